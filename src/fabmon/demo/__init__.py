@@ -1,0 +1,1 @@
+"""A simulated fab that reports through the real HTTP API."""

@@ -1,0 +1,1 @@
+"""Front doors for events, and the group commit behind them."""

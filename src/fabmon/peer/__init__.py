@@ -1,0 +1,1 @@
+"""Another fabmon, over HTTP."""

@@ -1,0 +1,1 @@
+"""From here to the next fabmon: send now, or spool and replay."""

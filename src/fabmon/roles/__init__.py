@@ -1,0 +1,1 @@
+"""Which parts go together: one module per role."""

@@ -1,0 +1,1 @@
+"""What runs inside a user's job or beside it: events out, figures in."""

@@ -1,0 +1,1 @@
+"""A durable queue of events in plain files; drawn in docs/spool-format.md."""

@@ -1,0 +1,1 @@
+"""The live stream: change feed, fan-out, server-sent events."""

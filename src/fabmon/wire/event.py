@@ -1,0 +1,220 @@
+"""An event, and the rules that it must keep.
+
+`read_event` and `read_batch` are the only way from bytes to events: every role judges by the same rules. The limits are
+those of the contract; each broken rule has a stable code, listed in docs/problems.md.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from fabmon.errors import BadEvent, NotAnArray, NotJson, TooLarge
+from fabmon.wire.codec import RAWS, encode
+
+EVENT_LIMIT_BYTES: Final = 1024 * 1024
+BATCH_LIMIT_BYTES: Final = 16 * 1024 * 1024
+BATCH_LIMIT_EVENTS: Final = 10_000
+METADATA_LIMIT_BYTES: Final = 64 * 1024
+AHEAD_LIMIT: Final = timedelta(hours=24)
+
+SITE_ID_PATTERN: Final = r"\A[A-Za-z0-9._-]{1,64}\Z"
+
+Kind = Literal["started", "progress", "metric", "finished", "error", "canceled"]
+Status = Literal["running", "succeeded", "failed", "canceled"]
+EntityType = Literal["job", "subjob"]
+SiteId = Annotated[str, Meta(pattern=SITE_ID_PATTERN)]
+Name = Annotated[str, Meta(min_length=1, max_length=500)]
+Key = Annotated[str, Meta(max_length=500)]
+
+STATUSES: Final[tuple[Status, ...]] = ("running", "succeeded", "failed", "canceled")
+STATUS_OF_KIND: Final[dict[str, Status]] = {
+    "started": "running",
+    "progress": "running",
+    "metric": "running",
+    "finished": "succeeded",
+    "error": "failed",
+    "canceled": "canceled",
+}
+RANK: Final[dict[str, int]] = {"started": 0, "progress": 1, "metric": 1, "finished": 2, "error": 2, "canceled": 2}
+
+
+class App(msgspec.Struct, frozen=True):
+    app_id: UUID
+    name: Name
+    version: Key | None = None
+
+
+class Entity(msgspec.Struct, frozen=True):
+    type: EntityType
+    id: UUID
+    parent_id: UUID | None = None
+    business_key: Key | None = None
+    sub_key: Key | None = None
+
+
+class Happening(msgspec.Struct, frozen=True):
+    kind: Kind
+    at: Annotated[datetime, Meta(tz=True)]
+    status: Status | None = None
+    metrics: Annotated[dict[Name, float], Meta(max_length=64)] = {}
+    metadata: dict[str, Any] = {}
+
+    @property
+    def meant_status(self) -> Status:
+        """The status that was sent, or the one that the kind implies."""
+        return self.status or STATUS_OF_KIND[self.kind]
+
+    @property
+    def ends_the_run(self) -> bool:
+        return RANK[self.kind] == 2 and self.meant_status != "running"
+
+
+class Event(msgspec.Struct, frozen=True):
+    idempotency_key: UUID
+    site_id: SiteId
+    app: App
+    entity: Entity
+    event: Happening
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """Why the event at *index* of its batch was refused."""
+
+    index: int
+    code: str
+    detail: str
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Events that passed every rule, the bytes each came as (one line of JSON), and those that did not pass."""
+
+    events: Sequence[Event]
+    raws: Sequence[bytes]
+    rejected: Sequence[Rejection] = ()
+
+
+class Receipt(msgspec.Struct):
+    """What became of a batch: stored + duplicates + spooled + len(rejected) == the events in it.
+
+    A rejection's index is that of the batch's *events*. *forwarded* is the sidecar's word for stored or repeated upstream.
+    """
+
+    stored: int = 0
+    duplicates: int = 0
+    forwarded: int = 0
+    spooled: int = 0
+    rejected: list[Rejection] = []
+
+
+Sink = Callable[[Batch], Awaitable[Receipt]]
+"""Takes a batch and returns when every accepted event is durable; raises Unavailable when nothing of it was kept."""
+
+_EVENT = msgspec.json.Decoder(Event)
+_LATEST_YEAR: Final = datetime(9999, 12, 30, tzinfo=UTC)
+_EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
+_PATH: Final = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+_LINE_BREAKS: Final = bytes.maketrans(b"\r\n", b"  ")
+
+
+def read_event(body: bytes, *, now: datetime, site_id: str | None = None) -> Event:
+    """The event in *body*; `site_id`, when given, is the only site that is accepted.
+
+    Raises NotJson, or BadEvent with the code of the first rule that it breaks.
+    """
+    try:
+        event = _EVENT.decode(body)
+    except msgspec.ValidationError as error:
+        raise _bad_event(str(error)) from None
+    except RecursionError:
+        raise BadEvent("the JSON is nested too deeply", "too_deep") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise NotJson(f"the event is no JSON: {error}") from None
+    _check(event, body, now, site_id)
+    return event
+
+
+def read_batch(body: bytes, *, now: datetime, site_id: str | None = None) -> Batch:
+    """The events of a JSON array, each judged by itself.
+
+    Raises NotJson, NotAnArray or TooLarge (more than 10,000) for the body as a whole.
+    """
+    try:
+        raws = RAWS.decode(body)
+    except msgspec.ValidationError:
+        raise NotAnArray("a batch is a JSON array of events") from None
+    except RecursionError:
+        raise BadEvent("the JSON is nested too deeply", "too_deep") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise NotJson(f"the batch is no JSON: {error}") from None
+    if len(raws) > BATCH_LIMIT_EVENTS:
+        raise TooLarge(f"{len(raws)} events; a batch holds at most {BATCH_LIMIT_EVENTS}", "too_many_events")
+    events: list[Event] = []
+    kept: list[bytes] = []
+    rejected: list[Rejection] = []
+    for index, raw in enumerate(raws):
+        line = bytes(raw)
+        try:
+            if len(line) > EVENT_LIMIT_BYTES:
+                raise BadEvent(f"an event holds at most {EVENT_LIMIT_BYTES} bytes", "event_too_large")
+            events.append(read_event(line, now=now, site_id=site_id))
+            kept.append(as_line(line))
+        except (BadEvent, NotJson) as error:
+            rejected.append(Rejection(index, error.code, str(error)))
+    return Batch(events, kept, rejected)
+
+
+def as_line(raw: bytes) -> bytes:
+    """The same JSON without line breaks; inside a JSON string there can be none."""
+    return raw.translate(_LINE_BREAKS) if b"\n" in raw or b"\r" in raw else raw
+
+
+def _check(event: Event, raw: bytes, now: datetime, site_id: str | None) -> None:
+    """The rules that a type cannot say."""
+    happening, entity = event.event, event.entity
+    if site_id is not None and event.site_id != site_id:
+        raise BadEvent(f"this is site {site_id}; the event is of site {event.site_id}", "wrong_site")
+    if entity.type == "subjob" and entity.parent_id is None:
+        raise BadEvent("a subjob needs entity.parent_id", "parent_id_required")
+    if happening.kind == "finished" and happening.status == "running":
+        raise BadEvent("finished cannot have status running", "status_kind_mismatch")
+    if happening.kind == "canceled" and happening.status not in (None, "canceled"):
+        raise BadEvent(f"canceled cannot have status {happening.status}", "status_kind_mismatch")
+    if not _EARLIEST <= happening.at <= _LATEST_YEAR:
+        raise BadEvent("event.at lies outside the calendar", "at_out_of_range")
+    if happening.at - now > AHEAD_LIMIT:
+        raise BadEvent("event.at is more than 24 h ahead of this server's clock", "at_too_far_ahead")
+    if len(raw) > METADATA_LIMIT_BYTES and len(encode(happening.metadata)) > METADATA_LIMIT_BYTES:
+        raise BadEvent(f"event.metadata holds at most {METADATA_LIMIT_BYTES} bytes", "metadata_too_large")
+    if b"\\u0000" in raw and _has_nul(msgspec.to_builtins(event)):
+        raise BadEvent("a string holds the character NUL", "nul_character")
+
+
+def _bad_event(message: str) -> BadEvent:
+    """msgspec's message, with the code of the field that it names."""
+    match = _PATH.match(message)
+    path = match["path"] if match else ""
+    what = match["what"] if match else message
+    if "missing required field" in what:
+        where = f"{path}." if path else ""
+        return BadEvent(f"{where}{what.rpartition('`')[0].rpartition('`')[2]} is missing", "missing_field")
+    detail = f"{path or 'the event'}: {what}"
+    if "length <=" in what:
+        return BadEvent(detail, "too_many_metrics" if path == "event.metrics" else "too_long")
+    if not path:
+        return BadEvent(detail, "not_an_object")
+    field = path.removeprefix("entity.").removeprefix("event.").replace("app.name", "app_name")
+    field = field.replace("app.version", "app_version").removeprefix("app.")
+    return BadEvent(detail, "bad_" + re.split(r"[.\[]", field)[0])
+
+
+def _has_nul(value: object) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(_has_nul(part) for part in value)
