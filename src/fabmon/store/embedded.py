@@ -1,0 +1,147 @@
+"""The embedded PostgreSQL: for one machine, without anything to install or to look after.
+
+`open_embedded` owns a server process and its directory. The server is started again when it dies, taken over when an
+earlier fabmon was killed and left it running, and stopped at the end. Why this wheel:
+docs/decisions/0001-embedded-postgres.md.
+"""
+
+import asyncio
+import math
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import psycopg
+
+from fabmon.clock import monotonic
+from fabmon.errors import StartError
+from fabmon.logs import Log
+from fabmon.store.postmaster import Postmaster
+
+DATABASE = "fabmon"
+ANSWER_SECONDS = 30.0
+RECOVERY_SECONDS = 900.0  # after a crash PostgreSQL says "starting up" while it replays up to max_wal_size
+FIRST_START_SECONDS = 10.0
+FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 0.1, 2.0
+WATCH_SECONDS = 0.1
+FAST_STOP_SECONDS, IMMEDIATE_STOP_SECONDS = 20.0, 10.0
+
+log = Log(__name__)
+
+
+@asynccontextmanager
+async def open_embedded(directory: Path, settings: Mapping[str, str] | None = None) -> AsyncIterator[str]:
+    """The libpq URL of a database `fabmon` in a PostgreSQL of our own, on a Unix socket only its account can reach.
+
+    *directory* is made if missing, and used by one process at a time. *settings* go to PostgreSQL before our own.
+    While it is open, a dead server is started again: connections break, the URL stays.
+    Raises StartError, which says what to do.
+    """
+    if sys.platform == "win32":
+        raise StartError(
+            "There is no embedded PostgreSQL on Windows: set FABMON_DATABASE_URL to a PostgreSQL that you run"
+        )
+    server = Postmaster(directory, settings or {})
+    with _held(server.directory):
+        await server.prepare()
+        try:
+            await _start(server, FIRST_START_SECONDS)
+            await _create_database(server)
+            async with asyncio.TaskGroup() as tasks:
+                watcher = tasks.create_task(_watch(server), name="embedded-postgres")
+                try:
+                    yield server.url(DATABASE)
+                finally:
+                    watcher.cancel()
+        finally:
+            await _stop(server)
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Ours alone until the end, or until this process dies: the system gives the lock back."""
+    import fcntl
+
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise StartError(
+                f"{directory} is in use by process {holder}: stop it, or choose another FABMON_DATA_DIR"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+async def _start(server: Postmaster, give_up_after_seconds: float) -> None:
+    """Start it and wait for an answer; the first tries may meet backends of a killed server, which hold its memory."""
+    deadline = monotonic() + give_up_after_seconds
+    delay = FIRST_DELAY_SECONDS
+    while True:
+        try:
+            server.start()
+            await _answer(server)
+            return
+        except StartError as error:
+            if monotonic() + delay > deadline:
+                raise
+            log.warning("embedded.start", error=error, retry_in_seconds=delay)
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, LAST_DELAY_SECONDS)
+
+
+async def _answer(server: Postmaster) -> None:
+    begun = monotonic()
+    while True:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS), await _connect(server):
+                return
+        except (psycopg.OperationalError, TimeoutError) as error:
+            if not server.alive():
+                raise StartError(f"PostgreSQL in {server.directory} ended: {server.last_words()}") from None
+            recovering = "the database system is" in str(error)
+            if monotonic() - begun > (RECOVERY_SECONDS if recovering else ANSWER_SECONDS):
+                raise StartError(f"PostgreSQL in {server.directory} does not answer: {error}") from error
+        await asyncio.sleep(0.02)
+
+
+async def _connect(server: Postmaster) -> psycopg.AsyncConnection[tuple[object, ...]]:
+    return await psycopg.AsyncConnection.connect(
+        server.url("postgres"), autocommit=True, connect_timeout=int(ANSWER_SECONDS)
+    )
+
+
+async def _create_database(server: Postmaster) -> None:
+    async with asyncio.timeout(ANSWER_SECONDS), await _connect(server) as connection:
+        found = await connection.execute("select 1 from pg_database where datname = %s", (DATABASE,))
+        if await found.fetchone() is None:
+            await connection.execute(f'create database "{DATABASE}"')
+
+
+async def _watch(server: Postmaster) -> None:
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        if not server.alive():
+            log.warning("embedded.died", pid=server.pid, last_words=server.last_words(), action="starting it again")
+            await _start(server, math.inf)
+            log.warning("embedded.back", pid=server.pid)
+
+
+async def _stop(server: Postmaster) -> None:
+    """Fast (open transactions are rolled back), else immediate (the next start replays the log)."""
+    for number, seconds in ((signal.SIGINT, FAST_STOP_SECONDS), (signal.SIGQUIT, IMMEDIATE_STOP_SECONDS)):
+        server.signal(number)
+        deadline = monotonic() + seconds
+        while server.alive():
+            if monotonic() > deadline:
+                log.warning("embedded.slow_stop", pid=server.pid, after_seconds=seconds)
+                break
+            await asyncio.sleep(0.02)

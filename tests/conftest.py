@@ -1,0 +1,45 @@
+"""The options of the test run; the fixtures are in tests/fixtures.
+
+`database_url` runs a test once per lane: `embedded`, the server of the `embedded` extra, and `timescale`, the TimescaleDB
+at FABMON_TEST_DATABASE_URL (`make timescale` builds one). Without that variable the second is left out, except in CI.
+"""
+
+import os
+import sys
+
+import pytest
+
+from tests.fixtures.database import LANES, TEST_URL
+
+pytest_plugins = ["tests.fixtures.database"]
+
+ALL_LANES = ("embedded", "timescale")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("fabmon")
+    group.addoption("--lane", choices=[*ALL_LANES, "all"], default="all", help="databases to test against")
+    group.addoption(
+        "--require-timescale", action="store_true", help="fail where the timescale lane cannot run, as in CI"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    url = os.environ.get("FABMON_TEST_DATABASE_URL", "")
+    for name in [name for name in os.environ if name.startswith("FABMON_")]:
+        del os.environ[name]  # a developer's settings must not change what a test sees
+    lane = config.getoption("--lane")
+    required = config.getoption("--require-timescale") or os.environ.get("CI") == "true"
+    if not url and (lane == "timescale" or (required and lane == "all")):
+        raise pytest.UsageError("the timescale lane needs FABMON_TEST_DATABASE_URL: `make timescale` prints one")
+    wanted = ALL_LANES if lane == "all" else (lane,)
+    config.stash[TEST_URL] = url
+    config.stash[LANES] = [
+        name for name in wanted if (name == "timescale" and url) or (name == "embedded" and sys.platform != "win32")
+    ]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """The loop that fabmon runs on: async tests use anyio's plugin, which keeps a fixture's two halves in one task."""
+    return "asyncio", {"use_uvloop": sys.platform != "win32"}
