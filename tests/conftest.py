@@ -1,7 +1,7 @@
 """The options of the test run; the fixtures are in tests/fixtures.
 
-`database_url` runs a test once per lane: `embedded`, the server of the `embedded` extra, and `timescale`, the TimescaleDB
-at FABMON_TEST_DATABASE_URL (`make timescale` builds one). Without that variable the second is left out, except in CI.
+`database_url` runs a test once per lane: `embedded`, the server of the `embedded` extra, and `timescale`, the one at
+FABMON_TEST_DATABASE_URL (`make timescale` builds it). Without that variable the second is left out, except in CI.
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.fixtures.database import LANES, TEST_URL
+from tests.fixtures.lanes import LANES, TEST_URL
 
 pytest_plugins = ["tests.fixtures.database"]
 
@@ -37,6 +37,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[LANES] = [
         name for name in wanted if (name == "timescale" and url) or (name == "embedded" and sys.platform != "win32")
     ]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "lane" in metafunc.fixturenames:
+        lanes = metafunc.config.stash[LANES]
+        metafunc.parametrize("lane", lanes, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def lane(request: pytest.FixtureRequest) -> str:
+    """`embedded` or `timescale`."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,8 @@ def configure(service: str, level: str, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # It tells of each start and stop in its own words; ours say the same with facts.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
 def _plain(value: object) -> object:

@@ -65,7 +65,9 @@ class SpoolSettings(Settings, frozen=True, kw_only=True):
 class SidecarSettings(SpoolSettings, frozen=True, kw_only=True):
     port: Annotated[Port, Meta(description="Port to listen on.")] = 8000
     site_id: Annotated[str, Meta(pattern=f"{SITE_ID_PATTERN}|^$", description="Only events of this site.")] = ""
-    local_url: Annotated[str, Meta(pattern="^https?://", description="The site's Local API.")] = "http://localhost:18000"
+    local_url: Annotated[str, Meta(pattern="^https?://", description="The site's Local API.")] = (
+        "http://localhost:18000"
+    )
     forward_timeout_s: Annotated[
         Seconds, Meta(description="How long an answer waits for the site before the event is spooled.")
     ] = 2.0
@@ -102,9 +104,9 @@ class LocalSettings(SpoolSettings, frozen=True, kw_only=True):
 
 class CentralSettings(Settings, frozen=True, kw_only=True):
     port: Annotated[Port, Meta(description="Port to listen on.")] = 19000
-    sites: Annotated[
-        str, Meta(description="`fab1=http://site1:18000,fab2=...`, or a path to a TOML file.")
-    ] = "fab1=http://localhost:18000"
+    sites: Annotated[str, Meta(description="`fab1=http://site1:18000,fab2=...`, or a path to a TOML file.")] = (
+        "fab1=http://localhost:18000"
+    )
     site_deadline_s: Annotated[Seconds, Meta(description="How long a site may take to answer.")] = 3.0
     token: Annotated[str, Meta(description="The token to present to the sites.")] = ""
 

@@ -1,6 +1,7 @@
 """`python -m fabmon.demo`: the simulated fab as a process of its own.
 
-SIGTERM or SIGINT ends it within a second, with exit code 0. Jobs that are running when it stops are never heard of again, as with a real fab whose network is gone.
+SIGTERM or SIGINT ends it within a second, with exit code 0. Jobs that are running then are never heard of again, as
+with a real fab whose network is gone.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """When each event of the fab is sent: mostly at once; some late, twice, out of order, or after an outage. Pure.
 
-Before an event leaves, it is held in a heap. The heap holds only events of jobs that already started, so it is bounded by
-the fab's traffic; what piles up during a simulated outage comes under the sender's bound when it is let go.
+Before an event leaves, it is held in a heap. The heap holds only events of jobs that already started, so it is bounded
+by the fab's traffic; what piles up during a simulated outage comes under the sender's bound when it is let go.
 """
 
 import heapq

@@ -1,8 +1,8 @@
 """The simulated fab: jobs that start as time goes by, each with all its events. Pure: no clock, no network.
 
-Two things seed it. The *seed* alone gives the course of the shift: which lots, tools, failures and durations, all relative
-to the start. Seed, site and *start* together give the ids and idempotency keys: the same call gives the same events, and
-a second start on the same database makes new jobs instead of repeating the old ones.
+Two things seed it. The *seed* alone gives the course of the shift: which lots, tools, failures and durations, all
+relative to the start. Seed, site and *start* together give the ids and idempotency keys: the same call gives the same
+events, and a second start on the same database makes new jobs instead of repeating the old ones.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,8 +55,8 @@ class _Lot:
 def jobs(*, seed: int, site_id: str, start: datetime, speed: float = 1.0) -> Iterator[Job]:
     """The jobs of the last four hours before *start*, and then on without end, by their start.
 
-    *speed* is how many jobs start, not how long they take: at 2.0 the fab is twice as busy, and a recipe still takes its
-    minutes.
+    *speed* is how many jobs start, not how long they take: at 2.0 the fab is twice as busy, and a recipe still takes
+    its minutes.
     """
     fab = _Fab(seed, site_id, start)
     for number, at in enumerate(_starts(Random(f"{seed} starts"), start, speed)):

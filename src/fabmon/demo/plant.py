@@ -9,7 +9,7 @@ Range = tuple[float, float]
 
 
 class Step(NamedTuple):
-    """A step of a lot's route: a recipe, the tools that can run it, what they measure (mean, sigma), what goes wrong."""
+    """A step of a lot's route: a recipe, the tools that run it, what they measure (mean, sigma), what goes wrong."""
 
     recipe: str
     area: str
@@ -18,9 +18,10 @@ class Step(NamedTuple):
 
 
 class Program(NamedTuple):
-    """An application: how often it runs (*weight*), on how many wafers (none: no subjobs), how long for each (or in all).
+    """An application: how often it runs (*weight*), on how many wafers (none: no subjobs), how long for each or in all.
 
-    *cores* is the CPU time per second, *memory_mb* the peak. Without *metrics* and *errors*, those of the lot's step count.
+    *cores* is the CPU time per second, *memory_mb* the peak. Without *metrics* and *errors*, those of the lot's step
+    hold.
     """
 
     app: App
@@ -61,11 +62,11 @@ _ETCH: Final[dict[str, Range]] = {
     "temperature_c": (62.0, 0.9),
     "pressure_mtorr": (14.8, 0.5),
     "rf_forward_w": (1200.0, 12.0),
-    "endpoint_s": (47.0, 2.5),
+    "he_flow_sccm": (1.3, 0.15),
 }
 _ETCH_ERRORS: Final = (
     "RF reflected power 148 W above limit 60 W for 2.0 s (step 4, main etch)",
-    "no endpoint within 90 s: OES 483 nm slope flat; chamber B put on hold",
+    "no endpoint before the maximum etch time: OES 483 nm slope flat; chamber B put on hold",
     "helium backside cooling leak 4.1 sccm, limit 2.5 sccm; wafer not clamped",
     "turbo pump TMP-2 speed 91 %, interlock opened",
 )
@@ -76,7 +77,7 @@ _CVD: Final[dict[str, Range]] = {
 }
 _CVD_ERRORS: Final = (
     "MFC-3 (SiH4) flow 0.0 sccm, setpoint 120 sccm: gas box valve closed",
-    "heater zone 2 deviation 11.4 C above setpoint for 30 s",
+    "heater zone 2 deviation 11.4 C above setpoint",
     "particle adders 214 > 0.09 um on monitor wafer, limit 50",
 )
 _CMP: Final[dict[str, Range]] = {
@@ -95,7 +96,7 @@ _IMPL: Final[dict[str, Range]] = {
     "pressure_utorr": (3.1, 0.2),
 }
 _IMPL_ERRORS: Final = (
-    "beam setup timeout: 11B+ current 4.1 mA below 8.5 mA after 300 s",
+    "beam setup timeout: 11B+ current 4.1 mA below 8.5 mA after 3 tries",
     "dose integrator deviation 2.3 % exceeds 1.0 % at scan 41",
     "arc suppression: 14 glitches in 10 s on extraction electrode",
 )
@@ -117,22 +118,22 @@ PROGRAMS: Final = (
     Program(
         _app("lot-dispatcher", "2.31.0"), 18, None, (2, 15), 0.55, (210, 380),
         metrics={"lots_waiting": (46, 9), "moves_planned": (18, 5)},
-        errors=("no tool qualified for VIA1-ETCH-C4F8: ETCH-04 down, ETCH-07 in PM", "WIP snapshot 412 s old, limit 120 s"),
+        errors=("no tool qualified for VIA1-ETCH-C4F8: ETCH-04 down, ETCH-07 in PM", "WIP snapshot is 412 s old"),
     ),
     Program(
         _app("metrology-import", "1.9.2"), 14, (5, 9), (2, 7), 0.35, (180, 640), area="METRO",
         metrics={"overlay_nm": (2.8, 0.8), "cd_nm": (45.2, 0.5), "thickness_nm": (508.0, 4.0)},
-        errors=("KLARF file truncated at line 18211: no EndOfFile record", "site map has 13 of 17 points; lot not released"),
+        errors=("KLARF file truncated at line 18211: no EndOfFile record", "13 of 17 sites measured; lot not released"),
     ),
     Program(
         _app("defect-classifier", "0.18.4"), 12, (2, 6), (10, 40), 3.4, (2100, 7800), area="INSP",
         metrics={"particle_count": (38, 14), "nuisance_ratio": (0.21, 0.05)},
-        errors=("out of memory: batch of 512 defect images needs 9.1 of 8 GB", "model M1-v18 has no class for layer W-CMP"),
+        errors=("out of memory: batch of 512 defect images needs 9.1 of 8 GB", "model v18 does not know layer W-CMP"),
     ),
     Program(
         _app("mes-bridge", "7.4.1"), 10, None, (1, 8), 0.2, (90, 160),
         metrics={"messages": (320, 60), "queue_depth": (12, 6)},
-        errors=("MES did not confirm TrackOut within 30 s (3 tries)", "SECS/GEM S6F11: unknown CEID 4107 from ETCH-07"),
+        errors=("MES refused TrackOut: lot is on hold (code 2114)", "SECS/GEM S6F11: unknown CEID 4107 from ETCH-07"),
     ),
     Program(
         _app("spc-watch", "5.0.1"), 8, None, (5, 40), 0.8, (260, 520),

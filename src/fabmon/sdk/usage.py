@@ -1,17 +1,17 @@
 """CPU seconds and peak memory of a program and of everything that it starts.
 
-CPU: on Linux this process becomes a child subreaper, so that a grandchild whose parent has gone comes to us, not to init.
-Every process of the tree is then reaped by its parent or by us, and the sum of what `wait4` says about ours is the CPU of
-the whole tree. What still runs when the program ends (a daemon) is read from /proc and counted up to that moment. Not
-counted: a child whose parent ignores SIGCHLD, because the kernel drops its figures.
+CPU: on Linux this process becomes a child subreaper, so that a grandchild whose parent has gone comes to us, not to
+init. Every process of the tree is then reaped by its parent or by us, and the sum of what `wait4` says about ours is
+the CPU of the whole tree. What still runs when the program ends (a daemon) is read from /proc and counted up to then.
+Not counted: a child whose parent ignores SIGCHLD, because the kernel drops its figures.
 
 Memory: the largest of many looks at the tree, and the highest mark of any one process (`ru_maxrss`) as a floor. For one
-process a look is its resident memory, RSS. For several it is the sum of their proportional shares, PSS: workers that were
-forked from one parent share its pages, and a sum of RSS would count these once per worker. PSS costs the kernel a walk
-through the page tables, so it is only read when the sum of RSS could set a new peak. The unit is MiB (2**20 bytes).
+process a look is its resident memory, RSS. For several it is the sum of their proportional shares, PSS: workers that
+were forked from one parent share its pages, and a sum of RSS would count these once per worker. PSS costs the kernel a
+walk through the page tables, so it is read only when the sum of RSS could set a new peak. The unit: MiB (2**20 bytes).
 
-`ru_maxrss` has a catch: until a child has called exec it counts as large as we are, so a mark below our own size says
-nothing, and is used only when the program was too short for even one look.
+`ru_maxrss` has a catch: before its exec a child shares our memory, and that counts. A mark up to our own size (20 MiB)
+is therefore only an upper bound of what the program had: used when it was too short for three looks, else dropped.
 
 Fallbacks: without /proc (macOS) there are no looks: the peak is that of the largest single process, and processes that
 were reparented are not counted. Without `wait4` (Windows) there are no figures at all, only the caller's duration.
@@ -34,6 +34,7 @@ FIRST_PAUSE_SECONDS: Final = 0.005
 LONGEST_PAUSE_SECONDS: Final = 0.15
 # A look that took 1 ms is followed by a pause of at least 50 ms: at most 2 % of one CPU, however large the tree is.
 PAUSE_PER_LOOK: Final = 50
+ENOUGH_LOOKS: Final = 3
 MIB: Final = 2**20
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -58,19 +59,18 @@ class Stat(NamedTuple):
 
 
 class Tree:
-    """The processes below this one. One at a time: it reaps every child of this process."""
+    """The processes below this one, which has called `become_subreaper`. One at a time: it reaps every child."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
-        become_subreaper()
         self._proc = proc
         self._me = os.getpid()
         self._has_children_files = (proc / f"{self._me}/task/{self._me}/children").exists()
-        self._page_bytes = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+        self._page_bytes = os.sysconf("SC_PAGE_SIZE")
         self._sees = proc.joinpath("self", "stat").exists()
         self._main = 0
         self._our_mark_bytes = 0
         self._user_s = self._system_s = 0.0
-        self._seen_bytes = self._mark_bytes = 0
+        self._looks = self._seen_bytes = self._mark_bytes = 0
         self._pause = FIRST_PAUSE_SECONDS
         self._next_look = 0.0
 
@@ -86,6 +86,7 @@ class Tree:
         if now < self._next_look:
             return self._next_look - now
         if self._sees:
+            self._looks += 1
             self._seen_bytes = max(self._seen_bytes, self._memory_bytes())
         took = monotonic() - now
         pause = max(self._pause, took * PAUSE_PER_LOOK)
@@ -113,7 +114,7 @@ class Tree:
         """What was used up to now, by the ended and by those that still run."""
         tick = os.sysconf("SC_CLK_TCK")
         alive = [stat for stat in map(self._stat, self._pids()) if stat is not None] if self._sees else []
-        mark_counts = self._mark_bytes > self._our_mark_bytes or not self._seen_bytes
+        mark_counts = self._mark_bytes > self._our_mark_bytes or self._looks < ENOUGH_LOOKS
         peak_bytes = max(self._seen_bytes, self._mark_bytes if mark_counts else 0)
         return Usage(
             cpu_user_s=self._user_s + sum(stat.user_ticks for stat in alive) / tick,
@@ -133,7 +134,7 @@ class Tree:
             return descendants(self._me, self._children)
         # A kernel without CONFIG_PROC_CHILDREN: every process of the machine is asked for its parent.
         children: dict[int, list[int]] = {}
-        for name in os.listdir(self._proc):
+        for name in os.listdir(self._proc):  # noqa: PTH208
             if name.isdigit() and (stat := self._stat(int(name))) is not None:
                 children.setdefault(stat.parent, []).append(int(name))
         return descendants(self._me, lambda pid: children.get(pid, ()))
@@ -141,7 +142,7 @@ class Tree:
     def _children(self, pid: int) -> list[int]:
         """Each thread lists the children that it started."""
         try:
-            threads = os.listdir(self._proc / f"{pid}/task")
+            threads = os.listdir(self._proc / f"{pid}/task")  # noqa: PTH208
         except OSError:
             return []
         return [child for thread in threads for child in map(int, self._read(f"{pid}/task/{thread}/children").split())]
@@ -193,7 +194,7 @@ def read_pss(text: str) -> int | None:
 
 
 def memory_of_several(rss_bytes: Sequence[int], pss_bytes: Sequence[int | None]) -> int:
-    """The memory of a tree: each one's share, or its RSS where the share is secret; never less than its largest member."""
+    """The memory of a tree: each one's share, or RSS where that is secret; never less than the largest member."""
     shares = [rss if pss is None else pss for rss, pss in zip(rss_bytes, pss_bytes, strict=True)]
     return max(sum(shares), max(rss_bytes))
 

@@ -31,8 +31,15 @@ def first_seq_of(path: Path) -> int | None:
     return int(path.stem) if path.stem.isdigit() and len(path.stem) == 20 and int(path.stem) > 0 else None
 
 
-def header(first_seq: int) -> bytes:
-    return b"%b %d\n" % (MAGIC, first_seq)
+def header(first_seq: int, begun_at: float) -> bytes:
+    return b"%b %d %d\n" % (MAGIC, first_seq, begun_at)
+
+
+def begun_at(path: Path) -> float | None:
+    """When the segment at *path* was begun, in Unix seconds; None when its header is damaged."""
+    with path.open("rb") as file:
+        words = file.readline(200).removeprefix(MAGIC).split()
+    return float(words[1]) if len(words) == 2 and words[1].isdigit() else None
 
 
 def read_segment(path: Path, offset: int = 0) -> Iterator[tuple[int, Record | Damage]]:

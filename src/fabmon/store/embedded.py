@@ -6,7 +6,6 @@ docs/decisions/0001-embedded-postgres.md.
 """
 
 import asyncio
-import math
 import os
 import signal
 import sys
@@ -24,7 +23,7 @@ from fabmon.store.postmaster import Postmaster
 DATABASE = "fabmon"
 ANSWER_SECONDS = 30.0
 RECOVERY_SECONDS = 900.0  # after a crash PostgreSQL says "starting up" while it replays up to max_wal_size
-FIRST_START_SECONDS = 10.0
+OLD_BACKENDS_SECONDS = 40.0  # longer than the statement timeout of our connections
 FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 0.1, 2.0
 WATCH_SECONDS = 0.1
 FAST_STOP_SECONDS, IMMEDIATE_STOP_SECONDS = 20.0, 10.0
@@ -46,9 +45,12 @@ async def open_embedded(directory: Path, settings: Mapping[str, str] | None = No
         )
     server = Postmaster(directory, settings or {})
     with _held(server.directory):
-        await server.prepare()
         try:
-            await _start(server, FIRST_START_SECONDS)
+            await server.prepare()
+        except OSError as error:
+            raise StartError(f"prepare PostgreSQL's directory: {error}") from error
+        try:
+            await _start(server, watching=False)
             await _create_database(server)
             async with asyncio.TaskGroup() as tasks:
                 watcher = tasks.create_task(_watch(server), name="embedded-postgres")
@@ -65,8 +67,12 @@ def _held(directory: Path) -> Iterator[None]:
     """Ours alone until the end, or until this process dies: the system gives the lock back."""
     import fcntl
 
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("a+") as file:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / "lock").open("a+")
+    except OSError as error:
+        raise StartError(f"lock the data directory: {error}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -81,18 +87,22 @@ def _held(directory: Path) -> Iterator[None]:
         yield
 
 
-async def _start(server: Postmaster, give_up_after_seconds: float) -> None:
-    """Start it and wait for an answer; the first tries may meet backends of a killed server, which hold its memory."""
-    deadline = monotonic() + give_up_after_seconds
+async def _start(server: Postmaster, watching: bool) -> None:
+    """Start it and wait for an answer; the first tries may meet backends of a killed server, which hold its memory.
+
+    When *watching*, every failure is tried again for as long as it takes: what stopped it may pass, a full disk say.
+    """
+    begun = monotonic()
     delay = FIRST_DELAY_SECONDS
     while True:
         try:
             server.start()
             await _answer(server)
             return
-        except StartError as error:
-            if monotonic() + delay > deadline:
-                raise
+        except (StartError, OSError) as error:
+            passes = "in use" in str(error) or "lock file" in str(error)
+            if not watching and (not passes or monotonic() - begun > OLD_BACKENDS_SECONDS):
+                raise StartError(str(error)) from error
             log.warning("embedded.start", error=error, retry_in_seconds=delay)
         await asyncio.sleep(delay)
         delay = min(2 * delay, LAST_DELAY_SECONDS)
@@ -131,7 +141,7 @@ async def _watch(server: Postmaster) -> None:
         await asyncio.sleep(WATCH_SECONDS)
         if not server.alive():
             log.warning("embedded.died", pid=server.pid, last_words=server.last_words(), action="starting it again")
-            await _start(server, math.inf)
+            await _start(server, watching=True)
             log.warning("embedded.back", pid=server.pid)
 
 
@@ -145,3 +155,4 @@ async def _stop(server: Postmaster) -> None:
                 log.warning("embedded.slow_stop", pid=server.pid, after_seconds=seconds)
                 break
             await asyncio.sleep(0.02)
+    server.remove_socket_directory()

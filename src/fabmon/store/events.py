@@ -1,8 +1,8 @@
 """Write a batch: keys, events and the runs that they change, in one transaction.
 
-    take_keys   refuses what is stored already (sql/routines/keys.sql)
-    COPY        the events; half the cost of an INSERT from JSON or arrays (docs/decisions/0003-write-path.md)
-    merge_runs  the batch's fold, merged into the rows (sql/queries/write.sql)
+take_keys   refuses what is stored already (sql/routines/keys.sql)
+COPY        the events; half the cost of an INSERT from JSON or arrays (docs/decisions/0003-write-path.md)
+merge_runs  the batch's fold, merged into the rows (sql/queries/write.sql)
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,9 @@ async def write_events(pool: Pool, events: Sequence[Event]) -> set[int]:
             except psycopg.errors.UniqueViolation:
                 continue
             except psycopg.DataError as error:
-                raise BadEvent(f"the database refuses it: {str(error).partition(chr(10))[0]}", "not_storable") from error
+                raise BadEvent(
+                    f"the database refuses it: {str(error).partition(chr(10))[0]}", "not_storable"
+                ) from error
     raise StoreUnavailable(f"write {len(events)} events: other writers keep storing the same ones")
 
 
@@ -81,25 +83,28 @@ def _repeated_within(events: Sequence[Event]) -> set[int]:
 def _row(event: Event) -> str:
     """The event as one line of COPY's text format; None is \\N."""
     app, entity, happening = event.app, event.entity, event.event
-    return "\t".join(
-        (
-            event.idempotency_key.hex,
-            event.site_id,
-            entity.type,
-            entity.id.hex,
-            entity.parent_id.hex if entity.parent_id else "\\N",
-            app.app_id.hex,
-            app.name.translate(_ESCAPES),
-            "\\N" if app.version is None else app.version.translate(_ESCAPES),
-            "\\N" if entity.business_key is None else entity.business_key.translate(_ESCAPES),
-            "\\N" if entity.sub_key is None else entity.sub_key.translate(_ESCAPES),
-            happening.kind,
-            happening.at.isoformat(),
-            happening.meant_status,
-            _json(happening.metrics),
-            _json(happening.metadata),
+    return (
+        "\t".join(
+            (
+                event.idempotency_key.hex,
+                event.site_id,
+                entity.type,
+                entity.id.hex,
+                entity.parent_id.hex if entity.parent_id else "\\N",
+                app.app_id.hex,
+                app.name.translate(_ESCAPES),
+                "\\N" if app.version is None else app.version.translate(_ESCAPES),
+                "\\N" if entity.business_key is None else entity.business_key.translate(_ESCAPES),
+                "\\N" if entity.sub_key is None else entity.sub_key.translate(_ESCAPES),
+                happening.kind,
+                happening.at.isoformat(),
+                happening.meant_status,
+                _json(happening.metrics),
+                _json(happening.metadata),
+            )
         )
-    ) + "\n"
+        + "\n"
+    )
 
 
 def _json(value: object) -> str:

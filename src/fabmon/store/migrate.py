@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 
 from fabmon.errors import SchemaMismatch, StartError
-from fabmon.store.named import sql_root
+from fabmon.store.named import query, sql_root
 from fabmon.store.pool import Connection, connection_string
 
 _LOCK: Final = 0x6661626D6F6E  # "fabmon"; one migration at a time in a database
@@ -106,6 +106,8 @@ async def _run_missing(connection: Connection) -> list[str]:
         else:
             async with connection.transaction():
                 await _run(connection, migration)
+    # Events find their day's partition from the first one on; later days are upkeep's.
+    await connection.execute(query("make_partitions"))
     return [migration.name for migration in missing]
 
 

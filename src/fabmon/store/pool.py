@@ -5,7 +5,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import psycopg
+from msgspec import Raw
 from psycopg import AsyncConnection
+from psycopg.adapt import Buffer, Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
@@ -44,7 +46,9 @@ def connection_string(url: str) -> str:
     try:
         given = conninfo_to_dict(url)
     except psycopg.ProgrammingError:
-        raise SettingsError("FABMON_DATABASE_URL: libpq cannot read it; write postgresql://user@host:5432/name") from None
+        raise SettingsError(
+            "FABMON_DATABASE_URL: libpq cannot read it; write postgresql://user@host:5432/name"
+        ) from None
     session = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
     return make_conninfo(**{**defaults, **given, "options": f"{session} {given.get('options', '')}".strip()})
 
@@ -85,7 +89,15 @@ async def translated(what: str) -> AsyncIterator[None]:
         raise StoreUnavailable(f"{what}: {reason}") from error
 
 
+class _JsonAsItIs(Loader):
+    """JSON from the database goes out as the bytes that it is; nobody here needs to look inside."""
+
+    def load(self, data: Buffer) -> Raw:
+        return Raw(bytes(data))
+
+
 async def _configure(connection: Connection) -> None:
+    connection.adapters.register_loader("jsonb", _JsonAsItIs)
     # 2xx means durable: a server that is set to answer before its WAL is on disk is overruled here.
     await connection.execute(
         "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'"

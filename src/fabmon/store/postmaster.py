@@ -10,6 +10,7 @@ imported. Which account runs it: `account.py`.
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -107,18 +108,25 @@ class Postmaster:
 
     def signal(self, number: signal.Signals) -> None:
         if self.alive():
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def last_words(self) -> str:
         """What the server said since its start, in one line: why it ended, if it did."""
         try:
             with self.log_path.open("rb") as file:
-                file.seek(self._log_start)
-                lines = file.read(65536).decode(errors="replace").splitlines()
+                file.seek(max(self._log_start, self.log_path.stat().st_size - 65536))
+                lines = file.read().decode(errors="replace").splitlines()
         except OSError as error:
             return str(error)
-        telling = [line for line in lines if "FATAL:" in line or "PANIC:" in line] or lines
+        own = [line for line in lines if f"[{self.pid}]" in line]  # its backends end with FATAL for small reasons
+        telling = [line for line in own if "FATAL:" in line or "PANIC:" in line] or own or lines
         return telling[-1].strip() if telling else "it said nothing"
+
+    def remove_socket_directory(self) -> None:
+        if self._socket_directory.parent != self.directory:
+            with contextlib.suppress(OSError):  # not empty: the server still runs
+                self._socket_directory.rmdir()
 
     async def _initdb(self) -> None:
         new = self.data.with_name("data.new")
@@ -169,8 +177,9 @@ class Postmaster:
             output.seek(0)
             said = output.read().decode(errors="replace")
         if process.returncode:
-            last = (said.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-            raise StartError(f"{command[0]}: {last}")
+            lines = said.strip().splitlines() or [f"exit code {process.returncode}"]
+            telling = [line for line in lines if "error:" in line or "FATAL:" in line]
+            raise StartError(f"{command[0]}: {(telling or lines)[0].strip()}")
         return said
 
     def _spawn(self, command: Sequence[str | Path], output: int) -> subprocess.Popen[bytes]:

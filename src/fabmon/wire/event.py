@@ -101,12 +101,11 @@ class Batch(msgspec.Struct, frozen=True):
 class Receipt(msgspec.Struct):
     """What became of a batch: stored + duplicates + spooled + len(rejected) == the events in it.
 
-    A rejection's index is that of the batch's *events*. *forwarded* is the sidecar's word for stored or repeated upstream.
+    A rejection's index is that of the batch's *events*. Behind a sidecar, stored means stored by the site.
     """
 
     stored: int = 0
     duplicates: int = 0
-    forwarded: int = 0
     spooled: int = 0
     rejected: list[Rejection] = []
 

@@ -1,0 +1,37 @@
+# fabmon: `make up` to look at it, `make test` to prove it. Needs Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: help up test check bench timescale build clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fabmon needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+up: $(INSTALLED) ## Start everything here with a simulated fab; Ctrl-C stops it
+	@exec $(BIN)/fabmon up --demo --data-dir .data
+
+test: $(INSTALLED) ## Run every test, on the embedded PostgreSQL and on TimescaleDB
+	tools/test.sh $(BIN)/python -m pytest
+
+check: $(INSTALLED) ## Style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+timescale: ## Build and start a real TimescaleDB on loopback; prints its URL
+	@tools/timescale.sh
+
+build: $(INSTALLED) ## Make the wheel and the sdist in dist/
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## Remove what make made here
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache

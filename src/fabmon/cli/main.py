@@ -1,0 +1,27 @@
+"""The command `fabmon`. One module per command group; `run` is found before anything heavy is imported."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; exit code 2 for a wrong setting, 1 for what cannot start."""
+    if sys.argv[1:2] == ["run"]:
+        # In front of every job of a fab: no more is imported than it needs.
+        from fabmon.cli.run import run
+
+        sys.exit(run(sys.argv[2:]))
+
+    from fabmon.cli.app import app
+    from fabmon.errors import FabmonError, SettingsError
+
+    try:
+        app()
+    except SettingsError as error:
+        sys.exit(_say(error, 2))
+    except FabmonError as error:
+        sys.exit(_say(error, 1))
+
+
+def _say(error: Exception, code: int) -> int:
+    print(f"fabmon: {error}", file=sys.stderr)
+    return code

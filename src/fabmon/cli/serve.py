@@ -1,0 +1,46 @@
+"""`fabmon serve`: one role."""
+
+import os
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from fabmon import logs
+from fabmon.roles.central import open_central
+from fabmon.roles.local import open_local
+from fabmon.roles.sidecar import open_sidecar
+from fabmon.run import run_role
+from fabmon.settings import CentralSettings, LocalSettings, SidecarSettings, load
+
+
+class RoleName(StrEnum):
+    sidecar = "sidecar"
+    local = "local"
+    central = "central"
+
+
+def serve(
+    role: Annotated[RoleName, typer.Option(help="Which part of fabmon this process is.")],
+    host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port [default: 8000, 18000, 19000 by role].")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Where embedded data and the spool live.")] = None,
+    allow_anonymous: Annotated[
+        bool | None, typer.Option("--allow-anonymous", help="Listen beyond loopback without tokens.")
+    ] = None,
+    with_parent: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Run one role until SIGTERM; everything else is set by FABMON_* variables (see `fabmon config`)."""
+    flags = {"host": host, "port": port, "data_dir": data_dir, "allow_anonymous": allow_anonymous}
+    if role is RoleName.sidecar:
+        sidecar = load(SidecarSettings, os.environ, flags)
+        logs.configure(role, sidecar.log_level)
+        run_role(open_sidecar(sidecar), sidecar, sidecar.port, with_parent=with_parent)
+    elif role is RoleName.local:
+        local = load(LocalSettings, os.environ, flags)
+        logs.configure(role, local.log_level)
+        run_role(open_local(local), local, local.port, with_parent=with_parent)
+    else:
+        central = load(CentralSettings, os.environ, flags)
+        logs.configure(role, central.log_level)
+        run_role(open_central(central), central, central.port, with_parent=with_parent)

@@ -1,0 +1,118 @@
+"""Another fabmon over HTTP: one session with keep-alive, a deadline on every call.
+
+What it answers is sorted into three: done, "not now" (PeerUnavailable: try again) and "no" (PeerRefused: the request as a
+whole is refused, and no repetition of it would do better).
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from fabmon.errors import PeerRefused, PeerUnavailable
+from fabmon.version import __version__
+from fabmon.wire.codec import decode_object
+from fabmon.wire.event import Rejection
+
+# 10,000 jobs with all they carry; an endless answer must end somewhere.
+_ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
+_TRY_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """What a peer says of a batch; `rejected` holds places in it."""
+
+    rejected: Sequence[Rejection] = ()
+
+
+class Answer(msgspec.Struct, frozen=True):
+    status: int
+    content_type: str
+    body: bytes
+
+
+@asynccontextmanager
+async def open_peer(url: str, token: str = "", connections: int = 16) -> AsyncIterator["Peer"]:
+    """A peer at *url*; nothing is sent before the first call."""
+    headers = {"user-agent": f"fabmon/{__version__}"}
+    if token:
+        headers["authorization"] = f"Bearer {token}"
+    connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=30)
+    # auto_decompress off: a small answer that unpacks to gigabytes is refused instead of read.
+    async with aiohttp.ClientSession(connector=connector, headers=headers, auto_decompress=False) as session:
+        yield Peer(url.rstrip("/"), session)
+
+
+class Peer:
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.url = url
+        self._session = session
+
+    async def send_batch(self, raws: Sequence[bytes], timeout_seconds: float) -> Sent:
+        """Send events; when this returns, all but the rejected are durable at the peer.
+
+        Raises PeerUnavailable (any of them may have arrived) or PeerRefused (none has).
+        """
+        body = b"[" + b",".join(raws) + b"]"
+        answer = await self._ask("POST", "/v1/ingest/events:batch", timeout_seconds, body=body)
+        if answer.status in (200, 207, 422):
+            receipt = decode_object(answer.body)
+            if receipt is not None and isinstance(receipt.get("rejected"), list):
+                return Sent(_rejections(receipt["rejected"], len(raws)))
+        if answer.status in _TRY_AGAIN or answer.status < 400:
+            raise PeerUnavailable(f"{self.url} answered {answer.status}")
+        raise PeerRefused(f"{self.url} answered {answer.status}", answer.status)
+
+    async def get(self, path: str, query: Sequence[tuple[str, str]], timeout_seconds: float) -> Answer:
+        """The peer's answer to a question, whatever its status; raises PeerUnavailable when there is none."""
+        return await self._ask("GET", path, timeout_seconds, query=query)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        timeout_seconds: float,
+        body: bytes | None = None,
+        query: Sequence[tuple[str, str]] = (),
+    ) -> Answer:
+        headers: Mapping[str, str] = {"content-type": "application/json"} if body is not None else {}
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        try:
+            async with self._session.request(
+                method,
+                self.url + path,
+                data=body,
+                params=list(query),
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+            ) as response:
+                content = await _read_bounded(response)
+                return Answer(response.status, response.headers.get("content-type", ""), content)
+        except TimeoutError as error:
+            raise PeerUnavailable(f"{self.url} gave no answer within {timeout_seconds:g} s") from error
+        except (aiohttp.ClientError, ConnectionError, ValueError) as error:
+            raise PeerUnavailable(f"{self.url}: {type(error).__name__}: {error}") from error
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > _ANSWER_LIMIT_BYTES:
+            raise ValueError(f"the answer is longer than {_ANSWER_LIMIT_BYTES} bytes")
+    return b"".join(parts)
+
+
+def _rejections(items: Sequence[Any], count: int) -> list[Rejection]:
+    try:
+        rejected = msgspec.convert(items, list[Rejection])
+    except msgspec.ValidationError as error:
+        raise PeerUnavailable(f"the answer is none of a fabmon: {error}") from error
+    if any(not 0 <= each.index < count for each in rejected):
+        raise PeerUnavailable("the answer rejects an event that was not sent")
+    return rejected

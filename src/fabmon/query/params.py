@@ -1,0 +1,196 @@
+"""From a query string to a Selection. Every parameter is known, given once, and checked; a bad one is named."""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from fabmon.errors import BadParameter
+from fabmon.store.selection import SORTABLE, Condition, Selection
+from fabmon.wire.codec import ANY, encode
+from fabmon.wire.event import SITE_ID_PATTERN, STATUSES
+
+LIMIT: Final = 1000
+MOST_ROWS: Final = 10_000
+_LONGEST_QUERY: Final = 16 * 1024
+_TIME_FIELDS: Final = ("started_at", "ended_at", "inserted_at", "active")
+# An unescaped + in a URL arrives as a space.
+_LOST_PLUS: Final = re.compile(r" (?=\d\d:?\d\d$)")
+
+Parsed = Callable[[str, str], Condition]
+
+
+def read_selection(
+    entity_type: Literal["job", "subjob"], pairs: Sequence[tuple[str, str]], stale_after_seconds: float
+) -> Selection:
+    """The selection that the query string asks for; raises BadParameter that names what is wrong."""
+    given = _once(pairs)
+    cursor = given.pop("cursor", None)
+    limit = _limit(given.pop("limit", None))
+    order = given.pop("order", "-started_at")
+    if order.removeprefix("-") not in SORTABLE:
+        raise BadParameter("order", f"one of {', '.join(SORTABLE)}, with - before it for descending")
+    conditions = _window(given)
+    for name, value in given.items():
+        conditions.append(_condition(entity_type, name, value, stale_after_seconds))
+    return Selection(
+        entity_type=entity_type,
+        conditions=tuple(conditions),
+        order=order.removeprefix("-"),
+        descending=order.startswith("-"),
+        after=None if cursor is None else _read_cursor(cursor, fingerprint(pairs), SORTABLE[order.removeprefix("-")]),
+        limit=limit,
+    )
+
+
+def write_cursor(last: tuple[str | None, str], pairs: Sequence[tuple[str, str]]) -> str:
+    """Where the next page begins; it holds only for the same question."""
+    return urlsafe_b64encode(encode([fingerprint(pairs), *last])).decode().rstrip("=")
+
+
+def fingerprint(pairs: Sequence[tuple[str, str]]) -> str:
+    """The question without its paging, as a short hash."""
+    asked = sorted(pair for pair in pairs if pair[0] not in ("cursor", "limit"))
+    return blake2b(encode(asked), digest_size=6).hexdigest()
+
+
+def read_time(name: str, value: str) -> datetime:
+    """ISO 8601; without an offset it is UTC."""
+    try:
+        at = datetime.fromisoformat(_LOST_PLUS.sub("+", value))
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise BadParameter(name, f"{value[:40]!r} is no ISO 8601 time, such as 2025-10-19T12:00:00Z") from None
+
+
+def _once(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    given: dict[str, str] = {}
+    if sum(len(name) + len(value) for name, value in pairs) > _LONGEST_QUERY:
+        raise BadParameter("query string", f"at most {_LONGEST_QUERY} characters")
+    for name, value in pairs:
+        if name in given:
+            raise BadParameter(name[:60], "given twice")
+        if "\0" in name or "\0" in value:
+            raise BadParameter(name[:60].replace("\0", "?"), "holds the character NUL")
+        given[name] = value
+    return given
+
+
+def _limit(value: str | None) -> int:
+    if value is None:
+        return LIMIT
+    if not (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MOST_ROWS):
+        raise BadParameter("limit", f"a whole number from 1 to {MOST_ROWS}")
+    return int(value)
+
+
+def _window(given: dict[str, str]) -> list[Condition]:
+    field = given.pop("time_field", "started_at")
+    if field not in _TIME_FIELDS:
+        raise BadParameter("time_field", f"one of {', '.join(_TIME_FIELDS)}")
+    begin = read_time("from", given.pop("from")) if "from" in given else None
+    end = read_time("to", given.pop("to")) if "to" in given else None
+    if begin is not None and end is not None and begin > end:
+        raise BadParameter("from", "lies after `to`")
+    conditions = []
+    if begin is not None:
+        text = "(ended_at is null or ended_at >= %(begin)s)" if field == "active" else f"{field} >= %(begin)s"
+        conditions.append(Condition(text, {"begin": begin}))
+    if end is not None:
+        text = "started_at < %(end)s" if field == "active" else f"{field} < %(end)s"
+        conditions.append(Condition(text, {"end": end}))
+    return conditions
+
+
+def _condition(entity_type: str, name: str, value: str, stale_after_seconds: float) -> Condition:
+    if name == "stale":
+        return _stale(value, stale_after_seconds)
+    if name == "job_id" and entity_type != "subjob":
+        raise BadParameter(name, "asks for the subjobs of one job; use /v1/jobs/{id} for the job itself")
+    negated, plain = value.startswith("!"), value.removeprefix("!")
+    if name.startswith("metadata."):
+        field = name.removeprefix("metadata.")
+        return Condition("metadata ->> %(name)s = %(value)s", {"name": field, "value": plain}, negated)
+    make = _FILTERS.get(name)
+    if make is None:
+        raise BadParameter(name[:60], "unknown parameter")
+    text, values = make(name, plain)
+    return Condition(text, values, negated)
+
+
+def _status(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
+    wanted = value.split(",")
+    if not set(wanted) <= set(STATUSES):
+        raise BadParameter(name, f"a comma list of {', '.join(STATUSES)}")
+    return "status = any(%(statuses)s::text[])", {"statuses": wanted}
+
+
+def _contains(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
+    plain = value.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return "app_name ilike %(pattern)s", {"pattern": f"%{plain}%"}
+
+
+def _site(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
+    if not re.match(SITE_ID_PATTERN, value):
+        raise BadParameter(name, "1 to 64 letters, digits, dots, dashes or underscores")
+    return "site_id = %(site)s", {"site": value}
+
+
+def _uuid(column: str) -> Callable[[str, str], tuple[str, Mapping[str, Any]]]:
+    def make(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
+        return f"{column} = %(uuid)s", {"uuid": read_uuid(name, value)}
+
+    return make
+
+
+def read_uuid(name: str, value: str) -> UUID:
+    try:
+        return UUID(value)
+    except ValueError:
+        raise BadParameter(name, f"{value[:60]!r} is no UUID") from None
+
+
+def _key(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
+    return "(job_key = %(key)s or sub_key = %(key)s)", {"key": value}
+
+
+def _key_prefix(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
+    return "(starts_with(job_key, %(prefix)s) or starts_with(sub_key, %(prefix)s))", {"prefix": value}
+
+
+def _stale(value: str, after_seconds: float) -> Condition:
+    if value not in ("true", "false"):
+        raise BadParameter("stale", "true or false")
+    text = "status = 'running' and last_event_at < now() - make_interval(secs => %(seconds)s)"
+    return Condition(text, {"seconds": after_seconds}, negated=value == "false")
+
+
+def _read_cursor(cursor: str, asked: str, kind: str) -> tuple[Any, UUID]:
+    try:
+        mark, value, row = ANY.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        position = (None if value is None else _CURSOR_VALUES[kind](value), UUID(row))
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, it is not one that we gave
+        raise BadParameter("cursor", "not a cursor of this API") from None
+    if mark != asked:
+        raise BadParameter("cursor", "belongs to another question; filters and order must stay the same")
+    return position
+
+
+_CURSOR_VALUES: Final[dict[str, Callable[[str], object]]] = {
+    "timestamptz": datetime.fromisoformat,
+    "float8": float,
+    "int8": int,
+    "text": str,
+}
+_FILTERS: Final[dict[str, Callable[[str, str], tuple[str, Any]]]] = {
+    "status": _status,
+    "app_name": _contains,
+    "site_id": _site,
+    "app_id": _uuid("app_id"),
+    "job_id": _uuid("parent_id"),
+    "key": _key,
+    "key_prefix": _key_prefix,
+}

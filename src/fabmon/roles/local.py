@@ -1,0 +1,165 @@
+"""The Local API of a site: stores events, keeps the jobs that they mean, answers questions, streams live.
+
+accept -> group commit -> store -> change feed -> hub -> stream
+             \\ database away: spool -> replay -> store
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fabmon import metrics
+from fabmon.clock import monotonic, now
+from fabmon.errors import BadEvent, NotJson, SchemaMismatch, StoreUnavailable
+from fabmon.httpd.app import build_app
+from fabmon.httpd.health import health_routes
+from fabmon.ingest.accept import ingest_routes
+from fabmon.ingest.commit import Group, Outcome, group_commit
+from fabmon.logs import Log
+from fabmon.query.jobs import job_routes
+from fabmon.relay.forward import Upstream, forward
+from fabmon.relay.replay import replay
+from fabmon.httpd.role import Role
+from fabmon.settings import LocalSettings
+from fabmon.spool.spool import open_spool
+from fabmon.store.embedded import open_embedded
+from fabmon.store.events import write_events
+from fabmon.store.migrate import migrate
+from fabmon.store.pool import open_pool
+from fabmon.store.schema import Schema
+from fabmon.store.upkeep import upkeep
+from fabmon.stream.follow import follow
+from fabmon.stream.hub import Hub
+from fabmon.stream.sse import stream_routes
+from fabmon.version import __version__
+from fabmon.wire.event import BATCH_LIMIT_BYTES, Batch, Event, Rejection, Sink, read_event
+
+log = Log("fabmon.local")
+
+# Two transactions under way keep both the database and this process busy (docs/decisions/0003-write-path.md).
+_IN_FLIGHT = 2
+# How long a request waits for its transaction before its events go into the spool.
+_COMMIT_TIMEOUT_SECONDS = 10.0
+
+
+@asynccontextmanager
+async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
+    async with (
+        open_spool(settings.spool_path, settings.spool_max_bytes) as spool,
+        _database(settings) as url,
+        open_pool(url, settings.pool_max_size) as pool,
+    ):
+        site_id = settings.site_id or None
+        upstream = Upstream("database")
+        schema = Schema(pool)
+        await _wait_for_database(schema, settings.database_wait_s, upstream)
+        hub = Hub(settings.stream_max_readers)
+        committed = asyncio.Event()
+
+        async def write(group: Group) -> Outcome:
+            await schema.must_match()
+            with metrics.COMMIT_SECONDS.time():
+                duplicates = await write_events(pool, group.events)
+            committed.set()
+            return Outcome(duplicates)
+
+        async def health() -> dict[str, Any]:
+            database = await schema.health()
+            return {
+                "status": "ok" if database["status"] == "ok" and not spool.pending else "degraded",
+                "service": "local-api",
+                "version": __version__,
+                "site_id": site_id,
+                "database": database,
+                "spool_count": spool.pending,
+                "spool_dir": str(spool.directory),
+                "spool_bytes": spool.size_bytes,
+                "dead_letters": spool.dead_letters,
+            }
+
+        async def database_ready() -> str | None:
+            database = await schema.health()
+            return None if database["status"] == "ok" else f"serving from the spool: {database['error']}"
+
+        def refresh() -> None:
+            metrics.SPOOL_PENDING.set(spool.pending)
+            metrics.SPOOL_BYTES.set(spool.size_bytes)
+            metrics.DEAD_LETTERS.set(spool.dead_letters)
+            metrics.UPSTREAM_UP.set(upstream.state == "ok")
+
+        async with (
+            group_commit(
+                write,
+                max_events=settings.commit_max_events,
+                max_bytes=2 * BATCH_LIMIT_BYTES,
+                max_waiting=settings.commit_max_waiting,
+                in_flight=_IN_FLIGHT,
+                name="commit",
+            ) as stored,
+            replay(spool, _deliver(stored, site_id), upstream),
+            follow(pool, schema, hub, committed),
+            upkeep(pool, schema, settings.event_retention_days, settings.job_retention_days),
+        ):
+            sink = forward(stored, spool, upstream, _COMMIT_TIMEOUT_SECONDS, spool_when_busy=False)
+            yield Role(
+                build_app(
+                    [
+                        *ingest_routes(sink, "local", site_id),
+                        *job_routes(pool, settings.stale_after_s),
+                        *stream_routes(pool, hub),
+                        *health_routes(health, {"database": database_ready}, refresh),
+                    ]
+                ),
+                hub.close,
+            )
+
+
+@asynccontextmanager
+async def _database(settings: LocalSettings) -> AsyncIterator[str]:
+    """The database's URL; the embedded one is ours, so its schema is brought up to date here."""
+    if settings.database_url:
+        yield settings.database_url
+        return
+    async with open_embedded(settings.data_path / "postgres") as url:
+        done = await migrate(url)
+        if done:
+            log.info("schema.migrated", steps=",".join(done))
+        yield url
+
+
+async def _wait_for_database(schema: Schema, wait_seconds: float, upstream: Upstream) -> None:
+    """Wait a bounded time; a wrong schema ends the start, a silent database does not."""
+    deadline = monotonic() + wait_seconds
+    while True:
+        try:
+            await schema.check()
+            return
+        except SchemaMismatch:
+            raise
+        except StoreUnavailable as error:
+            if monotonic() > deadline:
+                upstream.failed(error)
+                return
+        await asyncio.sleep(0.2)
+
+
+def _deliver(sink: Sink, site_id: str | None) -> Any:
+    """Replay's way into the store: events of the spool, judged once more, by the same group commit as fresh ones."""
+
+    async def deliver(raws: Sequence[bytes]) -> Sequence[Rejection]:
+        events: list[Event] = []
+        places: list[int] = []
+        rejected: list[Rejection] = []
+        for place, raw in enumerate(raws):
+            try:
+                events.append(read_event(raw, now=now(), site_id=site_id))
+                places.append(place)
+            except (BadEvent, NotJson) as error:
+                rejected.append(Rejection(place, error.code, str(error)))
+        if events:
+            receipt = await sink(Batch(events, [raws[place] for place in places]))
+            rejected += [Rejection(places[why.index], why.code, why.detail) for why in receipt.rejected]
+        return rejected
+
+    return deliver

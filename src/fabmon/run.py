@@ -1,0 +1,172 @@
+"""One role behind uvicorn. This module owns the signals, the socket and the order of start and stop.
+
+uvicorn's own signal handling would end the process before the role's parts are closed, and its lifespan goes on answering
+after a part has died; so tasks live in the role's context, and the first part to fail ends the process.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from ipaddress import ip_address
+
+import uvicorn
+
+from fabmon.errors import FabmonError, SettingsError, StartError
+from fabmon.logs import Log
+from fabmon.httpd.role import Role
+from fabmon.settings import Settings
+
+log = Log("fabmon.run")
+
+_BACKLOG = 2048
+
+
+def run_role(opened: AbstractAsyncContextManager[Role], settings: Settings, port: int, *, with_parent: bool) -> None:
+    """Serve until SIGTERM or SIGINT (or, *with_parent*, until standard input ends), then stop in order.
+
+    Stopping: no new connections, accepted requests are finished within `stop_timeout_s`, the parts are closed. A second
+    signal ends the process at once. Raises SettingsError or StartError when it cannot start.
+    """
+    refuse_open_doors(settings)
+    with _listen(settings.host, port) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        try:
+            runner.run(_serve(opened, settings, listener, with_parent))
+        except BaseExceptionGroup as group:
+            raise first_cause(group) from group
+
+
+def refuse_open_doors(settings: Settings) -> None:
+    """Beyond loopback anyone could write events and read jobs."""
+    if settings.allow_anonymous or _is_loopback(settings.host):
+        return
+    raise SettingsError(
+        f"FABMON_HOST: {settings.host} is reachable from other machines; "
+        "listen on 127.0.0.1, or say --allow-anonymous if everyone there may write and read"
+    )
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """What started it, out of the groups that task groups wrap around it."""
+    while isinstance(error, BaseExceptionGroup):
+        ours = [each for each in error.exceptions if isinstance(each, FabmonError)]
+        error = ours[0] if ours else error.exceptions[0]
+    return error
+
+
+async def _serve(
+    opened: AbstractAsyncContextManager[Role], settings: Settings, listener: socket.socket, with_parent: bool
+) -> None:
+    async with opened as role:
+        config = uvicorn.Config(
+            role.app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s)),
+        )
+        server = _Server(config, role.stop_streams)
+        with _signals_to(server), _parent_watched(server, with_parent):
+            host, port = listener.getsockname()[:2]
+            log.info("role.serving", url=f"http://{host}:{port}")
+            await server.serve([listener])
+    log.info("role.stopped")
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, stop_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stop_streams = stop_streams
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stop_streams()
+        await super().shutdown(sockets)
+
+    def stop(self) -> None:
+        """The first call stops in order; the second ends the process."""
+        if self.should_exit:
+            log.warning("role.killed", reason="second signal")
+            sys.stderr.flush()
+            signal.raise_signal(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+        log.info("role.stopping", action="finishing accepted requests")
+        self.should_exit = True
+
+
+@contextlib.contextmanager
+def _signals_to(server: _Server) -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    loop = asyncio.get_running_loop()
+    if sys.platform == "win32":
+        # No add_signal_handler there: the handler only sets a flag, which the server looks at ten times a second.
+        before = {number: signal.signal(number, lambda *_: server.stop()) for number in numbers}
+        yield
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        return
+    for number in numbers:
+        loop.add_signal_handler(number, server.stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _parent_watched(server: _Server, wanted: bool) -> Iterator[None]:
+    """Stop when standard input ends: the process that started this one is gone, however it went."""
+    if not wanted or sys.platform == "win32":
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    descriptor = sys.stdin.fileno()
+
+    def readable() -> None:
+        if not os.read(descriptor, 1024):
+            loop.remove_reader(descriptor)
+            if not server.should_exit:
+                server.stop()
+
+    loop.add_reader(descriptor, readable)
+    try:
+        yield
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises StartError that names the setting."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(f"port {port} on {host}: {reason}; choose another with --port or FABMON_PORT") from None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop

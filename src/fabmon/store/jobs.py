@@ -1,0 +1,29 @@
+"""Read jobs and subjobs."""
+
+from typing import Any
+
+import msgspec
+
+from fabmon.store.pool import Pool, translated
+from fabmon.store.selection import Selection, page_sql
+
+
+class Page(msgspec.Struct):
+    """Rows as the answer shows them, and the sort value and id of the last one when there are more."""
+
+    items: list[dict[str, Any]]
+    last: tuple[str | None, str] | None
+
+
+async def read_page(pool: Pool, selection: Selection) -> Page:
+    """One page of *selection*; raises StoreUnavailable."""
+    text, values = page_sql(selection)
+    async with translated(f"read {selection.entity_type}s"), pool.connection() as connection:
+        rows = await (await connection.execute(text, values)).fetchall()
+    last = None
+    if len(rows) > selection.limit:
+        rows.pop()
+        last = (rows[-1]["cursor_value"], str(rows[-1]["cursor_id"]))
+    for row in rows:
+        del row["cursor_value"], row["cursor_id"]
+    return Page(rows, last)

@@ -1,0 +1,57 @@
+"""Whether the database is there and has the schema that this code was written for."""
+
+from typing import Any
+
+from fabmon.clock import monotonic
+from fabmon.errors import SchemaMismatch, StoreUnavailable
+from fabmon.store.migrate import check_schema
+from fabmon.store.pool import Pool, translated
+
+_FACTS = "select (select extversion from pg_extension where extname = 'timescaledb') as timescaledb"
+_HEALTH_SECONDS = 1.0
+
+
+class Schema:
+    """Remembers that the schema matched: it is asked before every write, and read once."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._version: int | None = None
+        self._timescaledb: str | None = None
+
+    @property
+    def timescaledb(self) -> str | None:
+        """TimescaleDB's version in this database, once the schema was read."""
+        return self._timescaledb
+
+    async def check(self) -> None:
+        """Read the schema; raises SchemaMismatch, or StoreUnavailable when the database does not answer."""
+        async with translated("read the schema"), self._pool.connection(timeout=_HEALTH_SECONDS) as connection:
+            version = await check_schema(connection)
+            row = await (await connection.execute(_FACTS)).fetchone()
+        self._timescaledb = row["timescaledb"] if row else None
+        self._version = version
+
+    async def must_match(self) -> None:
+        """Raise StoreUnavailable unless the schema is known to match: a late database may still need `fabmon migrate`."""
+        if self._version is not None:
+            return
+        try:
+            await self.check()
+        except SchemaMismatch as error:
+            raise StoreUnavailable(str(error)) from error
+
+    async def health(self) -> dict[str, Any]:
+        """The `database` part of /v1/healthz."""
+        begun = monotonic()
+        found: dict[str, Any] = {"status": "ok", "latency_ms": None, "schema_version": None, "timescaledb": None}
+        try:
+            if self._version is None:
+                await self.check()
+            else:
+                async with translated("ask the database"), self._pool.connection(timeout=_HEALTH_SECONDS) as connection:
+                    await connection.execute("select 1")
+        except (StoreUnavailable, SchemaMismatch) as error:
+            return found | {"status": "unavailable", "error": str(error)}
+        latency = round((monotonic() - begun) * 1000, 3)
+        return found | {"latency_ms": latency, "schema_version": self._version, "timescaledb": self._timescaledb}

@@ -1,0 +1,136 @@
+"""From a question to SQL: the one place that does it. Values are always parameters, names come from the tables below."""
+
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+from psycopg import sql
+
+# What a row shows, in this order, per entity type: the name in the answer and the SQL behind it.
+_SHARED: Final = {
+    "app_id": "app_id",
+    "app_name": "app_name",
+    "app_version": "app_version",
+    "site_id": "site_id",
+    "job_key": "job_key",
+    "status": "status",
+    "started_at": "started_at",
+    "ended_at": "ended_at",
+    "duration_s": "duration_s",
+    "cpu_user_s": "cpu_user_s",
+    "cpu_system_s": "cpu_system_s",
+    "mem_max_mb": "mem_max_mb",
+    "progress": "progress",
+    "metadata": "metadata",
+    "metrics": "metrics - '{cpu_user_s,cpu_system_s,progress}'::text[]",
+    "event_count": "event_count",
+    "error_count": "error_count",
+    "last_event_at": "last_event_at",
+    "inserted_at": "inserted_at",
+    "updated_at": "updated_at",
+}
+SHOWN: Final[dict[str, dict[str, str]]] = {
+    "job": {"job_id": "id", **_SHARED},
+    "subjob": {"subjob_id": "id", "job_id": "parent_id", "sub_key": "sub_key", **_SHARED},
+}
+
+# What can be sorted by; the type is how a cursor's value is read back. PostgreSQL's own order of nulls holds: a null is
+# greater than everything, as "not ended yet" should be.
+SORTABLE: Final[dict[str, str]] = {
+    "started_at": "timestamptz",
+    "inserted_at": "timestamptz",
+    "updated_at": "timestamptz",
+    "last_event_at": "timestamptz",
+    "ended_at": "timestamptz",
+    "duration_s": "float8",
+    "cpu_user_s": "float8",
+    "cpu_system_s": "float8",
+    "mem_max_mb": "float8",
+    "progress": "float8",
+    "event_count": "int8",
+    "error_count": "int8",
+    "status": "text",
+    "app_name": "text",
+    "job_key": "text",
+}
+_NEVER_NULL: Final = frozenset(
+    {"started_at", "inserted_at", "updated_at", "last_event_at", "event_count", "error_count", "status", "app_name"}
+)
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """SQL with one or more named parameters, and their values."""
+
+    text: str
+    values: dict[str, Any]
+    negated: bool = False
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs (or subjobs), in which order, from where on."""
+
+    entity_type: Literal["job", "subjob"]
+    conditions: tuple[Condition, ...] = ()
+    order: str = "started_at"
+    descending: bool = True
+    after: tuple[Any, UUID] | None = None
+    limit: int = 1000
+
+
+def page_sql(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
+    """One page and one row more, which tells whether there is a next one; the last two columns are for the cursor."""
+    shown = SHOWN[selection.entity_type]
+    columns = [sql.SQL("{} as {}").format(_raw(text), sql.Identifier(name)) for name, text in shown.items()]
+    order = sql.Identifier(selection.order)
+    direction = sql.SQL("desc" if selection.descending else "asc")
+    where, values = _where(selection)
+    text = sql.SQL(
+        "select {columns}, {order}::text as cursor_value, id as cursor_id from {table} where {where}"
+        " order by {order} {direction}, id {direction} limit %(limit)s"
+    ).format(
+        columns=sql.SQL(", ").join(columns),
+        order=order,
+        table=sql.Identifier(selection.entity_type),
+        where=where,
+        direction=direction,
+    )
+    return text, {**values, "limit": selection.limit + 1}
+
+
+def _where(selection: Selection) -> tuple[sql.Composable, dict[str, Any]]:
+    parts: list[sql.Composable] = [sql.SQL("true")]
+    values: dict[str, Any] = {}
+    for number, condition in enumerate(selection.conditions):
+        names = {name: f"{name}_{number}" for name in condition.values}
+        text: sql.Composable = _raw(condition.text % {name: f"%({new})s" for name, new in names.items()})
+        parts.append(sql.SQL("({}) is not true").format(text) if condition.negated else sql.SQL("({})").format(text))
+        values |= {names[name]: value for name, value in condition.values.items()}
+    if selection.after is not None:
+        parts.append(_behind(selection))
+        values |= {"after_value": selection.after[0], "after_id": selection.after[1]}
+    return sql.SQL(" and ").join(parts), values
+
+
+def _behind(selection: Selection) -> sql.Composable:
+    """The rows behind the cursor, nulls being greater than everything."""
+    assert selection.after is not None  # noqa: S101 - the caller asked
+    column = sql.Identifier(selection.order)
+    sign = sql.SQL("<" if selection.descending else ">")
+    value = sql.SQL("%(after_value)s::") + sql.SQL(_type_of(selection.order))
+    parts = {"column": column, "sign": sign, "value": value}
+    if selection.order in _NEVER_NULL:
+        return sql.SQL("({column}, id) {sign} ({value}, %(after_id)s)").format(**parts)
+    if selection.after[0] is None:
+        rest = sql.SQL("({column} is null and id {sign} %(after_id)s)").format(**parts)
+        return sql.SQL("({} or {} is not null)").format(rest, column) if selection.descending else rest
+    rest = sql.SQL("({column}, id) {sign} ({value}, %(after_id)s)").format(**parts)
+    return rest if selection.descending else sql.SQL("({} or {} is null)").format(rest, column)
+
+
+def _type_of(column: str) -> Any:
+    return SORTABLE[column]
+
+
+def _raw(text: Any) -> sql.SQL:
+    """Text from the tables above, never from a request."""
+    return sql.SQL(text)

@@ -1,0 +1,74 @@
+"""What the database needs from time to time: days made ahead, old ones dropped, old jobs and keys removed.
+
+One of several `local`s does it, whichever gets the advisory lock. Events go by whole chunks (TimescaleDB) or partitions,
+never row by row.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fabmon.errors import StoreUnavailable
+from fabmon.logs import Log
+from fabmon.store.named import query
+from fabmon.store.pool import Connection, Pool, translated
+from fabmon.store.schema import Schema
+
+log = Log("fabmon.upkeep")
+
+EVERY_SECONDS: Final = 3600.0
+_AFTER_FAILURE_SECONDS: Final = 5.0
+_ROWS_AT_ONCE: Final = 5000
+
+
+@asynccontextmanager
+async def upkeep(pool: Pool, schema: Schema, event_days: int, job_days: int) -> AsyncIterator[None]:
+    """Do it at once and then hourly, as long as the context is open."""
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(_run(pool, schema, event_days, job_days), name="upkeep")
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+async def keep_up(pool: Pool, timescaledb: bool, event_days: int, job_days: int) -> bool:
+    """One round; False when another process is at it."""
+    async with translated("upkeep"), pool.connection() as connection:
+        row = await (await connection.execute(query("lock_upkeep"))).fetchone()
+        if not (row and row["locked"]):
+            return False
+        try:
+            if timescaledb:
+                await connection.execute(query("drop_chunks"), {"days": event_days})
+            else:
+                await connection.execute(query("make_partitions"))
+                await connection.execute(query("drop_partitions"), {"days": event_days})
+            await _remove(connection, "remove_keys", event_days)
+            await _remove(connection, "remove_jobs", job_days)
+            await _remove(connection, "remove_subjobs", job_days)
+        finally:
+            await connection.execute(query("unlock_upkeep"))
+    return True
+
+
+async def _remove(connection: Connection, name: str, days: int) -> None:
+    """In small transactions: none of them holds back the change feed for long."""
+    removed = _ROWS_AT_ONCE
+    while removed == _ROWS_AT_ONCE:
+        cursor = await connection.execute(query(name), {"days": days, "rows": _ROWS_AT_ONCE})
+        removed = cursor.rowcount
+    if removed:
+        log.info("upkeep.removed", what=name, last_rows=removed)
+
+
+async def _run(pool: Pool, schema: Schema, event_days: int, job_days: int) -> None:
+    while True:
+        try:
+            await schema.must_match()
+            await keep_up(pool, schema.timescaledb is not None, event_days, job_days)
+            await asyncio.sleep(EVERY_SECONDS)
+        except StoreUnavailable as error:
+            log.warning("upkeep.waiting", reason=str(error), action="trying again")
+            await asyncio.sleep(_AFTER_FAILURE_SECONDS)

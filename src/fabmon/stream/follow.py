@@ -1,0 +1,61 @@
+"""From the store's change feed to the hub: one reader of the database per process, however many read the stream.
+
+Our own commits wake it at once; a slow poll finds those of other processes. It goes on from its last position, so an
+outage of the database delays events and loses none.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fabmon.errors import StoreUnavailable
+from fabmon.logs import Log
+from fabmon.store.changes import read_changes, read_head
+from fabmon.store.pool import Pool
+from fabmon.store.schema import Schema
+from fabmon.stream.hub import Hub
+
+log = Log("fabmon.stream")
+
+POLL_SECONDS: Final = 0.5
+PAGE: Final = 1000
+
+
+@asynccontextmanager
+async def follow(pool: Pool, schema: Schema, hub: Hub, wake: asyncio.Event) -> AsyncIterator[None]:
+    """Feed *hub* as long as the context is open; set *wake* after a commit."""
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(_run(pool, schema, hub, wake), name="follow")
+        try:
+            yield
+        finally:
+            task.cancel()
+            hub.close()
+
+
+async def _run(pool: Pool, schema: Schema, hub: Hub, wake: asyncio.Event) -> None:
+    started = False
+    while True:
+        try:
+            if not started:
+                await schema.must_match()
+                hub.position = await read_head(pool)
+                started = True
+            changes = await read_changes(pool, hub.position, PAGE)
+        except StoreUnavailable as error:
+            log.warning("stream.waiting", reason=str(error), action="trying again")
+            await asyncio.sleep(POLL_SECONDS)
+            continue
+        hub.publish(changes)
+        if len(changes) < PAGE:
+            await _next_turn(wake)
+
+
+async def _next_turn(wake: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(POLL_SECONDS):
+            await wake.wait()
+        wake.clear()
+    except TimeoutError:
+        pass
