@@ -11,7 +11,7 @@ import pytest
 
 from tests.fixtures.lanes import LANES, TEST_URL
 
-pytest_plugins = ["tests.fixtures.database"]
+pytest_plugins = ["tests.fixtures.database", "tests.fixtures.roles"]
 
 ALL_LANES = ("embedded", "timescale")
 

@@ -17,8 +17,8 @@ from ipaddress import ip_address
 import uvicorn
 
 from fabmon.errors import FabmonError, SettingsError, StartError
-from fabmon.logs import Log
 from fabmon.httpd.role import Role
+from fabmon.logs import Log
 from fabmon.settings import Settings
 
 log = Log("fabmon.run")

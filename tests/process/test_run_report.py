@@ -6,11 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
 from tests.fixtures.stub_sidecar import FABMON_RUN, Sidecar, fabmon_run, free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, /proc and the subreaper are Linux's")
@@ -72,21 +75,38 @@ def test_a_claim_that_a_crash_left_behind_is_taken_up_again(environment: dict[st
     assert list((tmp_path / "unsent").iterdir()) == [claims[0]]
 
 
+def drip(listener: socket.socket) -> None:
+    """Never finish an answer, and never be silent for long."""
+    with suppress(OSError), listener.accept()[0] as connection:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            connection.sendall(b"X: y\r\n")
+            time.sleep(0.2)
+
+
 def test_a_sidecar_that_never_answers_delays_neither_the_start_nor_for_long_the_end(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        line = [*FABMON_RUN, "--app", "x", "--url", url, "--", "sh", "-c", "echo started; exec sleep 0.2"]
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as dripping:
+        thread = threading.Thread(target=drip, args=[dripping])
+        thread.start()
+        urls = [f"http://127.0.0.1:{listener.getsockname()[1]}" for listener in (silent, dripping)]
+        command = ["--", "sh", "-c", "echo started; exec sleep 0.2"]
+        lines = [[*FABMON_RUN, "--app", "x", "--url", url, *command] for url in urls]
         begun = time.monotonic()
-        with subprocess.Popen(line, env=environment, stdout=subprocess.PIPE) as running:
-            assert running.stdout is not None
-            running.stdout.readline()
-            assert time.monotonic() - begun < 1.0
-            assert running.wait(10) == 0
+        running = [subprocess.Popen(line, env=environment, stdout=subprocess.PIPE) for line in lines]
+        for process in running:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"started\n"
+        assert time.monotonic() - begun < 1.0
+        for process in running:
+            assert process.communicate(timeout=20)[0] == b""
+            assert process.returncode == 0
         assert time.monotonic() - begun < 0.2 + 2.0 + 1.0
-    (kept,) = (tmp_path / "unsent").iterdir()
-    assert len(kept.read_bytes().splitlines()) == 2
+        thread.join(5)
+    for kept in (tmp_path / "unsent").iterdir():
+        assert len(kept.read_bytes().splitlines()) == 2
+    assert len(list((tmp_path / "unsent").iterdir())) == 2
 
 
 def test_a_killed_wrapper_leaves_the_start_on_disk(environment: dict[str, str], tmp_path: Path) -> None:

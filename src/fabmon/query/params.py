@@ -12,6 +12,7 @@ from fabmon.errors import BadParameter
 from fabmon.store.selection import SORTABLE, Condition, Selection
 from fabmon.wire.codec import ANY, encode
 from fabmon.wire.event import SITE_ID_PATTERN, STATUSES
+from fabmon.wire.ids import read_uuid
 
 LIMIT: Final = 1000
 MOST_ROWS: Final = 10_000
@@ -144,13 +145,6 @@ def _uuid(column: str) -> Callable[[str, str], tuple[str, Mapping[str, Any]]]:
         return f"{column} = %(uuid)s", {"uuid": read_uuid(name, value)}
 
     return make
-
-
-def read_uuid(name: str, value: str) -> UUID:
-    try:
-        return UUID(value)
-    except ValueError:
-        raise BadParameter(name, f"{value[:60]!r} is no UUID") from None
 
 
 def _key(name: str, value: str) -> tuple[str, Mapping[str, Any]]:

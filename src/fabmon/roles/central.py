@@ -10,9 +10,9 @@ from typing import Any
 from fabmon.errors import SettingsError
 from fabmon.httpd.app import build_app
 from fabmon.httpd.health import health_routes
+from fabmon.httpd.role import Role
 from fabmon.peer.client import open_peer
 from fabmon.query.sites import site_routes, sites_health
-from fabmon.httpd.role import Role
 from fabmon.settings import CentralSettings
 from fabmon.version import __version__
 from fabmon.wire.event import SITE_ID_PATTERN

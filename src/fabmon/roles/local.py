@@ -14,13 +14,13 @@ from fabmon.clock import monotonic, now
 from fabmon.errors import BadEvent, NotJson, SchemaMismatch, StoreUnavailable
 from fabmon.httpd.app import build_app
 from fabmon.httpd.health import health_routes
+from fabmon.httpd.role import Role
 from fabmon.ingest.accept import ingest_routes
 from fabmon.ingest.commit import Group, Outcome, group_commit
 from fabmon.logs import Log
 from fabmon.query.jobs import job_routes
 from fabmon.relay.forward import Upstream, forward
 from fabmon.relay.replay import replay
-from fabmon.httpd.role import Role
 from fabmon.settings import LocalSettings
 from fabmon.spool.spool import open_spool
 from fabmon.store.embedded import open_embedded

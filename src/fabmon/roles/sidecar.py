@@ -11,12 +11,12 @@ from typing import Any
 from fabmon import metrics
 from fabmon.httpd.app import build_app
 from fabmon.httpd.health import health_routes
+from fabmon.httpd.role import Role
 from fabmon.ingest.accept import ingest_routes
 from fabmon.ingest.commit import Group, Outcome, group_commit
 from fabmon.peer.client import open_peer
 from fabmon.relay.forward import Upstream, forward
 from fabmon.relay.replay import replay
-from fabmon.httpd.role import Role
 from fabmon.settings import SidecarSettings
 from fabmon.spool.spool import open_spool
 from fabmon.version import __version__

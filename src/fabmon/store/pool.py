@@ -20,7 +20,7 @@ Pool = AsyncConnectionPool[Connection]
 CONNECT_TIMEOUT_SECONDS: Final = 5
 STATEMENT_TIMEOUT_SECONDS: Final = 30
 # How long a caller waits for a free connection; a write that waits longer is spooled, a question is answered 503.
-ACQUIRE_TIMEOUT_SECONDS: Final = 5.0
+ACQUIRE_TIMEOUT_SECONDS: Final = 3.0
 
 # A session of ours that hangs in a transaction would hold back the change feed; a half-dead connection is given up in time.
 _SESSION: Final = {

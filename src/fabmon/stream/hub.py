@@ -24,17 +24,17 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Reader:
-    """One reader's queue. `lost` is set when it was too slow; what is in the queue is then without its end."""
+    """One reader's queue. `ended` is set when it goes, or when it was too slow and is cut off."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[Message | None] = asyncio.Queue(QUEUE_CHANGES)
-        self.lost = False
+        self.ended = asyncio.Event()
 
     def give(self, message: Message | None) -> None:
         try:
             self.queue.put_nowait(message)
         except asyncio.QueueFull:
-            self.lost = True
+            self.ended.set()
 
 
 class Hub:
@@ -72,7 +72,6 @@ class Hub:
     def close(self) -> None:
         """End every reader's stream."""
         for reader in self._readers:
-            reader.lost = True
             reader.give(None)
 
 

@@ -5,54 +5,91 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from fabmon.errors import BadParameter
-from fabmon.httpd.app import get
 from fabmon.store.changes import Position, read_changes, read_position
 from fabmon.store.pool import Pool
 from fabmon.stream.hub import Hub, Message, Reader, to_message
+from fabmon.wire.event import STATUS_OF_KIND, STATUSES
+from fabmon.wire.ids import read_uuid
 
 HEARTBEAT_SECONDS: Final = 15.0
 _PAGE: Final = 1000
-_EXACT: Final = ("entity_type", "kind", "status", "site_id")
-_HEADERS: Final = {"cache-control": "no-store", "x-accel-buffering": "no"}
+_EXACT: Final = {
+    "entity_type": frozenset({"job", "subjob"}),
+    "kind": frozenset(STATUS_OF_KIND),
+    "status": frozenset(STATUSES),
+}
+_HEADERS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
 
 Wanted = Callable[[dict[str, Any]], bool]
 
 
 def stream_routes(pool: Pool, hub: Hub) -> list[Route]:
-    async def stream(request: Request) -> Response:
+    return [Route("/v1/stream", _Stream(pool, hub), methods=["GET"])]
+
+
+class _Stream:
+    """Plain ASGI: the reader's place in the hub is given back at once when it goes, however it goes."""
+
+    def __init__(self, pool: Pool, hub: Hub) -> None:
+        self._pool = pool
+        self._hub = hub
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
         pairs = request.query_params.multi_items()
         wanted = read_filters(pairs)
         resume = _resume_from(request, dict(pairs).get("last_event_id"))
-        lines = _lines(pool, hub, wanted, resume)
-        # The first line is asked for here, so that "too many readers" is still an answer and not a broken stream.
-        first = await anext(lines)
-        return StreamingResponse(_with_first(first, lines), media_type="text/event-stream", headers=_HEADERS)
+        with self._hub.reading() as reader:
+            joined = self._hub.position
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            async with asyncio.TaskGroup() as tasks:
+                pump = tasks.create_task(self._pump(reader, wanted, resume, joined, send), name="stream-pump")
+                watch = tasks.create_task(_until_disconnect(receive, reader), name="stream-watch")
+                await reader.ended.wait()
+                pump.cancel()
+                watch.cancel()
 
-    return [get("/v1/stream", stream)]
+    async def _pump(
+        self, reader: Reader, wanted: Wanted, resume: Position | None, joined: Position, send: Send
+    ) -> None:
+        try:
+            async for line in _lines(self._pool, reader, wanted, resume, joined):
+                await send({"type": "http.response.body", "body": line, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            reader.ended.set()
 
 
 def read_filters(pairs: Sequence[tuple[str, str]]) -> Wanted:
     """What the query string asks for, as a test of one event; raises BadParameter for what it doesn't know."""
-    tests: list[Wanted] = []
-    for name, value in pairs:
-        if name == "last_event_id":
-            continue
-        if name in _EXACT:
-            values = frozenset(value.split(","))
-            tests.append(lambda event, name=name, values=values: event[name] in values)  # type: ignore[misc]
-        elif name == "app_name":
-            part = value.lower()
-            tests.append(lambda event, part=part: part in event["app_name"].lower())  # type: ignore[misc]
-        elif name == "job_id":
-            job = value.lower()
-            tests.append(lambda event, job=job: job in (str(event["entity_id"]), str(event["parent_id"])))  # type: ignore[misc]
-        else:
-            raise BadParameter(name[:60], "unknown parameter")
+    tests = [_test(name, value) for name, value in pairs if name != "last_event_id"]
     return lambda event: all(test(event) for test in tests)
+
+
+def _test(name: str, value: str) -> Wanted:
+    if name in _EXACT:
+        wanted = frozenset(value.split(","))
+        if not wanted <= _EXACT[name]:
+            raise BadParameter(name, f"a comma list of {', '.join(sorted(_EXACT[name]))}")
+        return lambda event: event[name] in wanted
+    if name == "site_id":
+        sites = frozenset(value.split(","))
+        return lambda event: event["site_id"] in sites
+    if name == "app_name":
+        part = value.lower()
+        return lambda event: part in event["app_name"].lower()
+    if name == "job_id":
+        job = read_uuid(name, value)
+        return lambda event: job in (event["entity_id"], event["parent_id"])
+    raise BadParameter(name[:60], "unknown parameter")
 
 
 def _resume_from(request: Request, parameter: str | None) -> Position | None:
@@ -66,18 +103,24 @@ def _resume_from(request: Request, parameter: str | None) -> Position | None:
     return position
 
 
-async def _lines(pool: Pool, hub: Hub, wanted: Wanted, resume: Position | None) -> AsyncIterator[bytes]:
-    with hub.reading() as reader:
-        joined = hub.position
-        yield b": fabmon\n\n"
-        async for message in _from_store(pool, resume, joined):
-            if wanted(message.event):
-                yield _event(message)
-        async for live in _from_hub(reader):
-            if live is None:
-                yield b": still here\n\n"
-            elif (resume is None or live.position > resume) and wanted(live.event):
-                yield _event(live)
+async def _until_disconnect(receive: Receive, reader: Reader) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    reader.ended.set()
+
+
+async def _lines(
+    pool: Pool, reader: Reader, wanted: Wanted, resume: Position | None, joined: Position
+) -> AsyncIterator[bytes]:
+    yield b": fabmon\n\n"
+    async for message in _from_store(pool, resume, joined):
+        if wanted(message.event):
+            yield _event(message)
+    async for live in _from_hub(reader):
+        if live is None:
+            yield b": still here\n\n"
+        elif (resume is None or live.position > resume) and wanted(live.event):
+            yield _event(live)
 
 
 async def _from_store(pool: Pool, resume: Position | None, joined: Position) -> AsyncIterator[Message]:
@@ -95,8 +138,8 @@ async def _from_store(pool: Pool, resume: Position | None, joined: Position) -> 
 
 
 async def _from_hub(reader: Reader) -> AsyncIterator[Message | None]:
-    """The live messages, and None when nothing came for a while; ends when the reader was cut off."""
-    while not reader.lost:
+    """The live messages, and None when nothing came for a while; ends when the hub closes."""
+    while True:
         try:
             async with asyncio.timeout(HEARTBEAT_SECONDS):
                 message = await reader.queue.get()
@@ -106,12 +149,6 @@ async def _from_hub(reader: Reader) -> AsyncIterator[Message | None]:
         if message is None:
             return
         yield message
-
-
-async def _with_first(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for line in rest:
-        yield line
 
 
 def _event(message: Message) -> bytes:

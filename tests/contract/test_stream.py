@@ -1,0 +1,116 @@
+"""Contract section 6 on a real `local`, over a socket."""
+
+import signal
+import socket
+import uuid
+
+from tests.fixtures.roles import Service, StartRole, eventually
+from tests.fixtures.sse import open_stream
+from tests.make import event_dict, life
+
+
+def test_events_come_as_data_with_an_id_and_no_name(local: Service) -> None:
+    run = str(uuid.uuid4())
+    with open_stream(local) as stream:
+        assert "200 OK" in stream.head
+        assert "text/event-stream" in stream.head
+        sent = life(run)
+        local.send(sent)
+        got = stream.take(4)
+    assert [each["idempotency_key"] for each in got] == [each["idempotency_key"] for each in sent]
+    assert set(got[0]) == {
+        *("at", "entity_type", "entity_id", "parent_id", "app_id", "app_name", "site_id", "kind", "status", "key"),
+        *("metrics", "metadata", "idempotency_key", "stored_at"),
+    }
+    assert (got[0]["entity_id"], got[0]["key"], got[0]["metadata"]) == (run, "LOT-4711", {"tool": "ETCH-07"})
+
+
+def test_a_reader_resumes_without_gap_or_repeat_also_after_a_restart(local: Service) -> None:
+    keys = []
+    with open_stream(local) as stream:
+        local.send([event_dict() for _ in range(5)])
+        keys += [each["idempotency_key"] for each in stream.take(3)]
+        last = stream.last_id
+    local.send([event_dict() for _ in range(3)])
+    assert local.stop() == 0
+    local.start()
+    local.send([event_dict() for _ in range(2)])
+    with open_stream(local, last_event_id=last) as stream:
+        local.send([event_dict() for _ in range(4)])
+        keys += [each["idempotency_key"] for each in stream.take(11)]
+    assert len(set(keys)) == len(keys) == 14
+    assert local.get("/v1/jobs").json["count"] == 14
+
+
+def test_a_reader_goes_on_at_another_local_of_the_site(local: Service, make_role: StartRole, database_url: str) -> None:
+    other = make_role("local", FABMON_DATABASE_URL=database_url, FABMON_SITE_ID="fab1").start()
+    with open_stream(local) as stream:
+        other.send([event_dict(app_name="from-the-other")])
+        assert stream.next()["app_name"] == "from-the-other"
+        last = stream.last_id
+    local.send([event_dict(app_name="meanwhile")])
+    with open_stream(other, f"?last_event_id={last}") as stream:
+        assert stream.next()["app_name"] == "meanwhile"
+
+
+def test_filters_are_applied_here(local: Service) -> None:
+    run, wafer = str(uuid.uuid4()), str(uuid.uuid4())
+    with (
+        open_stream(local, "?kind=finished,error&app_name=ETCH") as ends,
+        open_stream(local, f"?job_id={run}") as one_job,
+        open_stream(local, "?entity_type=subjob&status=running") as wafers,
+    ):
+        local.send(
+            [
+                event_dict("started", run=run, app_name="etch"),
+                event_dict("started", run=wafer, parent=run),
+                event_dict("finished", run=run, app_name="etch", at=5),
+                event_dict("finished"),
+            ]
+        )
+        assert ends.next()["entity_id"] == run
+        assert [each["entity_id"] for each in one_job.take(3)] == [run, wafer, run]
+        assert wafers.next()["entity_id"] == wafer
+
+
+def test_a_bad_filter_or_id_is_named(local: Service) -> None:
+    assert local.get("/v1/stream?colour=red").json["parameter"] == "colour"
+    assert local.get("/v1/stream?last_event_id=1").json["parameter"] == "last_event_id"
+    assert local.get("/v1/stream?kind=begun").json["parameter"] == "kind"
+
+
+def test_too_many_readers_are_told_so(make_role: StartRole, database_url: str) -> None:
+    local = make_role("local", FABMON_DATABASE_URL=database_url, FABMON_STREAM_MAX_READERS="1").start()
+    with open_stream(local):
+        reply = local.get("/v1/stream")
+        assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (503, "overloaded", "5")
+    eventually(lambda: "200 OK" in _head(local))
+
+
+def test_a_reader_that_does_not_read_is_cut_off_without_harm_to_others(local: Service) -> None:
+    with open_stream(local) as good, socket.create_connection(("127.0.0.1", local.port)) as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.sendall(b"GET /v1/stream HTTP/1.1\r\nhost: x\r\n\r\n")
+        sent = 0
+        while _readers(local) == 2:
+            assert sent < 60_000
+            sent += local.send([event_dict(metadata={"filler": "x" * 200}) for _ in range(2000)]).json["stored"]
+            got = good.take(2000)
+        assert len({each["idempotency_key"] for each in got}) == 2000
+
+
+def test_open_streams_do_not_hold_up_the_stop(local: Service) -> None:
+    with open_stream(local) as stream:
+        local.signal(signal.SIGTERM)
+        assert local.wait(5) == 0
+        assert stream.last_id == ""
+
+
+def _head(local: Service) -> str:
+    with open_stream(local) as stream:
+        return stream.head
+
+
+def _readers(local: Service) -> int:
+    lines = local.get("/metrics").body.decode().splitlines()
+    return int(float(next(line for line in lines if line.startswith("fabmon_stream_readers ")).split()[1]))

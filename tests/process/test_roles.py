@@ -1,0 +1,160 @@
+"""The main job on real input: programs run as jobs, seen through all three roles; and nothing lost when one dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.fixtures.roles import Service, StartRole, eventually
+from tests.fixtures.stub_sidecar import FABMON_RUN
+from tests.make import event_dict, life
+
+
+def test_a_program_run_as_a_job_is_seen_in_central(sidecar: Service, central: Service) -> None:
+    burn = "import time; a = bytearray(80 << 20)\nwhile time.process_time() < 0.4: sum(range(9999))\ntime.sleep(0.3)"
+    command = [*FABMON_RUN, "--app", "yield-report", "--key", "LOT-9", "--url", sidecar.url, "--", sys.executable, "-c"]
+    assert subprocess.run([*command, burn], check=False).returncode == 0
+    assert subprocess.run([*command, "import sys; sys.exit(3)"], check=False).returncode == 3
+
+    failed, done = central.get("/v1/jobs?site=fab1&app_name=yield").json["items"]
+    assert (failed["status"], failed["metrics"]["exit_code"], done["status"]) == ("failed", 3.0, "succeeded")
+    assert (done["job_key"], done["site_id"]) == ("LOT-9", "fab1")
+    assert 0.35 <= done["cpu_user_s"] + done["cpu_system_s"] <= 3
+    assert 80 <= done["mem_max_mb"] <= 200
+    assert 0.7 <= done["duration_s"] <= 10
+
+
+def test_the_sidecar_answers_as_the_contract_says(sidecar: Service, local: Service) -> None:
+    assert sidecar.post("/v1/ingest/events", event_dict()).json == {"ok": True}
+    reply = sidecar.send([event_dict(), event_dict(site="fab2"), event_dict(kind="x")])
+    assert reply.status == 207
+    assert (reply.json["forwarded"], reply.json["spooled"]) == (1, 0)
+    # The second is refused by the site, the third by the sidecar itself.
+    assert [(each["index"], each["code"]) for each in reply.json["rejected"]] == [(1, "wrong_site"), (2, "bad_kind")]
+    health = sidecar.get("/v1/healthz").json
+    assert (health["status"], health["service"], health["version"]) == ("ok", "sidecar-agent", "2.0.0")
+    assert (health["spool_count"], health["dead_letters"]) == (0, 0)
+    for role in (sidecar, local):
+        assert "fabmon_events_total" in role.get("/metrics").body.decode()
+        assert role.get("/livez").status == role.get("/readyz").status == 200
+
+
+def test_a_sidecar_without_its_site_spools_and_delivers_later(sidecar: Service, local: Service) -> None:
+    local.kill()
+    reply = sidecar.send(life())
+    assert (reply.status, reply.json["forwarded"], reply.json["spooled"]) == (200, 0, 4)
+    begun = time.monotonic()
+    assert sidecar.post("/v1/ingest/events", event_dict()).json == {"ok": True}
+    assert time.monotonic() - begun < 0.5  # known to be away: nothing waits for it
+    health = sidecar.get("/v1/healthz").json
+    assert (health["status"], health["spool_count"]) == ("degraded", 5)
+    assert health["oldest_pending_age_s"] >= 0
+    local.start()
+    eventually(lambda: sidecar.get("/v1/healthz").json["spool_count"] == 0)
+    assert local.get("/v1/jobs").json["count"] == 2
+
+
+def test_sigterm_finishes_what_was_accepted(sidecar: Service, local: Service) -> None:
+    with _reporting(sidecar) as accepted:
+        eventually(lambda: len(accepted) > 50)
+        assert sidecar.stop() == 0
+    with _reporting(local) as more:
+        eventually(lambda: len(more) > 50)
+        assert local.stop() == 0
+    sidecar.start()
+    local.start()
+    eventually(lambda: sidecar.get("/v1/healthz").json["spool_count"] == 0)
+    assert _stored(local) >= {*accepted, *more}
+
+
+def test_kill_of_the_sidecar_and_of_local_loses_no_acknowledged_event(sidecar: Service, local: Service) -> None:
+    accepted: list[str] = []
+    for victim in (sidecar, local, sidecar, local):
+        with _reporting(sidecar) as these:
+            eventually(lambda these=these: len(these) > 60)
+            victim.kill()
+            victim.start("/livez")
+            count = len(these)
+            eventually(lambda these=these, count=count: len(these) > count + 60)
+        accepted += these
+    eventually(lambda: sidecar.get("/v1/healthz").json["spool_count"] == 0)
+    assert _stored(local) >= set(accepted)
+
+
+def test_local_serves_from_its_spool_while_its_database_is_away(make_role: StartRole, database_url: str) -> None:
+    away = "postgresql://postgres@127.0.0.1:9/nothing"
+    local = make_role("local", FABMON_DATABASE_URL=away, FABMON_DATABASE_WAIT_S="0.5").start("/livez")
+    ready = local.get("/readyz")
+    assert (ready.status, "spool" in ready.json["not_ready"]["database"]) == (503, True)
+    reply = local.send(life())
+    assert (reply.status, reply.json["spooled"]) == (200, 4)
+    asked = local.get("/v1/jobs")
+    assert (asked.status, asked.json["code"], "retry-after" in asked.headers) == (503, "store_unavailable", True)
+    assert local.stop() == 0
+    # The same spool, over a database that is there.
+    again = make_role("local", FABMON_DATABASE_URL=database_url, FABMON_DATA_DIR=local.data_dir).start()
+    eventually(lambda: again.get("/v1/healthz").json["spool_count"] == 0)
+    assert again.get("/v1/jobs").json["count"] == 1
+
+
+def test_kill_of_postgres_loses_no_acknowledged_event(make_role: StartRole) -> None:
+    local = make_role("local", FABMON_SITE_ID="fab1").start()  # the embedded server, with fsync on
+    accepted: list[str] = []
+    for _ in range(2):
+        with _reporting(local) as these:
+            eventually(lambda these=these: len(these) > 60)
+            _kill_postmaster(local)
+            count = len(these)
+            eventually(lambda these=these, count=count: len(these) > count + 60)
+        accepted += these
+    eventually(lambda: local.get("/readyz").status == 200, 30)
+    eventually(lambda: local.get("/v1/healthz").json["spool_count"] == 0, 30)
+    assert _stored(local) >= set(accepted)
+    assert local.stop() == 0
+
+
+@contextmanager
+def _reporting(service: Service) -> Iterator[list[str]]:
+    """Four clients that send one job's first event after another; the list holds the ids that were answered 2xx."""
+    accepted: list[str] = []
+    stopped = threading.Event()
+
+    def report() -> None:
+        while not stopped.is_set():
+            event = event_dict()
+            try:
+                reply = service.ask("POST", "/v1/ingest/events", event, timeout=15)
+            except OSError:
+                time.sleep(0.01)  # it is being killed, or starts again
+                continue
+            if reply.status == 200:
+                accepted.append(event["entity"]["id"])
+
+    threads = [threading.Thread(target=report) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield accepted
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join(30)
+
+
+def _stored(local: Service) -> set[str]:
+    found: set[str] = set()
+    cursor = ""
+    while cursor is not None:
+        page = local.get("/v1/jobs?limit=10000" + (f"&cursor={cursor}" if cursor else "")).json
+        found |= {item["job_id"] for item in page["items"]}
+        cursor = page["next_cursor"]
+    return found
+
+
+def _kill_postmaster(local: Service) -> None:
+    pid = int((local.data_path / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
+    os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,111 @@
+"""How a role starts and stops: one clear line and the right exit code when it can't, a clean end when it should."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.fixtures.roles import Service, StartRole, eventually, free_port
+from tests.fixtures.sse import open_stream
+from tests.make import life
+
+
+def fabmon(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("FABMON_")}
+    return subprocess.run(
+        [sys.executable, "-m", "fabmon", *arguments],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_wrong_setting_is_one_line_that_names_it_and_exit_2(tmp_path: Path) -> None:
+    data = str(tmp_path)
+    for role, settings, word in (
+        ("local", {"FABMON_POOL_MAX_SIZE": "many"}, "FABMON_POOL_MAX_SIZE"),
+        ("local", {"FABMON_SITE_ID": "fab 1"}, "FABMON_SITE_ID"),
+        ("local", {"FABMON_DATABASE_URL": "mysql://x"}, "FABMON_DATABASE_URL"),
+        ("sidecar", {"FABMON_SPOOL_MAX_BYTES": "1"}, "FABMON_SPOOL_MAX_BYTES"),
+        ("sidecar", {"FABMON_LOCAL_URL": "localhost"}, "FABMON_LOCAL_URL"),
+        ("sidecar", {"FABMON_SPOOL_DRI": "spool"}, "FABMON_SPOOL_DRI"),
+        ("sidecar", {"FABMON_HOST": "0.0.0.0"}, "FABMON_HOST"),
+        ("central", {"FABMON_SITES": "fab1"}, "FABMON_SITES"),
+        ("central", {"FABMON_SITES": "/nowhere.toml"}, "FABMON_SITES"),
+    ):
+        port = str(free_port())
+        done = fabmon("serve", "--role", role, "--port", port, FABMON_DATA_DIR=data, **settings)
+        assert (done.returncode, word in done.stderr) == (2, True), (role, settings, done.stderr)
+        assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_secret_is_in_no_error(tmp_path: Path) -> None:
+    done = fabmon(
+        *("serve", "--role", "local", "--port", str(free_port())),
+        FABMON_DATA_DIR=str(tmp_path),
+        FABMON_DATABASE_URL="postgresql://me:hunter2@127.0.0.1:5432/x?no_such=1",
+    )
+    assert (done.returncode, "hunter2" in done.stderr + done.stdout) == (2, False)
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = fabmon("serve", "--role", "sidecar", "--port", port, FABMON_DATA_DIR=str(tmp_path))
+    assert done.returncode == 1
+    assert f"port {port}" in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_a_schema_that_is_behind_or_ahead_names_the_command(empty_database_url: str, tmp_path: Path) -> None:
+    arguments = ("serve", "--role", "local", "--port", str(free_port()))
+    settings = {"FABMON_DATABASE_URL": empty_database_url, "FABMON_DATA_DIR": str(tmp_path)}
+    behind = fabmon(*arguments, **settings)
+    assert (behind.returncode, "fabmon migrate" in behind.stderr) == (1, True), behind.stderr
+    migrated = fabmon("migrate", **settings)
+    assert (migrated.returncode, "up to date" in migrated.stdout) == (0, True), migrated.stderr
+    assert "ran" not in fabmon("migrate", **settings).stdout
+
+
+def test_a_spool_is_used_by_one_process(make_role: StartRole) -> None:
+    first = make_role("sidecar").start("/livez")
+    done = fabmon("serve", "--role", "sidecar", "--port", str(free_port()), FABMON_DATA_DIR=first.data_dir)
+    assert first.process is not None
+    assert (done.returncode, f"process {first.process.pid}" in done.stderr) == (1, True), done.stderr
+
+
+def test_a_second_signal_ends_it_at_once(local: Service) -> None:
+    """A request that is still being sent holds up the first signal; nothing holds up the second."""
+    with socket.create_connection(("127.0.0.1", local.port)) as slow, open_stream(local):
+        slow.sendall(b"POST /v1/ingest/events HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        time.sleep(0.2)
+        local.signal(signal.SIGTERM)
+        eventually(lambda: "role.stopping" in local.log)
+        local.signal(signal.SIGTERM)
+        assert local.wait(3) == -signal.SIGKILL
+
+
+def test_config_shows_where_a_value_comes_from_and_hides_secrets() -> None:
+    settings = {"FABMON_TOKEN": "hunter2", "FABMON_FORWARD_TIMEOUT_S": "1.5", "COLUMNS": "200"}
+    shown = fabmon("config", "--role", "sidecar", **settings)
+    assert "hunter2" not in shown.stdout
+    line = next(line for line in shown.stdout.splitlines() if "FORWARD_TIMEOUT" in line)
+    assert ("1.5" in line, "environment" in line) == (True, True)
+
+
+def test_jobs_prints_a_table(local: Service) -> None:
+    local.send(life(app_name="recipe-runner"))
+    table = fabmon("jobs", "--url", local.url, COLUMNS="100").stdout
+    assert "recipe-runner" in table
+    assert "5:00" in table  # 300.5 seconds
+    assert "2048 MB" in table
+    assert fabmon("jobs", "--url", local.url, "--status", "failed").stdout.strip() == "no jobs match"
+    assert '"items":[{' in fabmon("jobs", "--url", local.url, "--json").stdout
+    away = fabmon("jobs", "--url", f"http://127.0.0.1:{free_port()}")
+    assert (away.returncode, away.stderr.count("\n")) == (1, 1)
+    assert "status" in fabmon("jobs", "--url", local.url, "--status", "done").stderr
