@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help up test check bench timescale build clean
+.PHONY: help up test check docs bench timescale build clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -20,6 +20,9 @@ up: $(INSTALLED) ## Start everything here with a simulated fab; Ctrl-C stops it
 
 test: $(INSTALLED) ## Run every test, on the embedded PostgreSQL and on TimescaleDB
 	tools/test.sh $(BIN)/python -m pytest
+
+docs: $(INSTALLED) ## Write the pages that are made from the code
+	$(BIN)/python tools/make_docs.py
 
 check: $(INSTALLED) ## Style, types, layers
 	$(BIN)/ruff check .

@@ -1,0 +1,172 @@
+"""The spool on a real disk: what is acknowledged is there again, and damage costs only what was hit."""
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from fabmon.clock import now
+from fabmon.errors import SpoolFailed, SpoolFull, StartError
+from fabmon.spool import files
+from fabmon.spool.spool import Spool, open_spool
+from fabmon.wire.event import Rejection
+
+LIMIT = 64 * 1024 * 1024
+
+
+def raws(count: int, begin: int = 0) -> list[bytes]:
+    return [b'{"n":%d}' % n for n in range(begin, begin + count)]
+
+
+async def contents(spool: Spool) -> list[bytes]:
+    return [record.raw for record in await spool.read(max_events=100_000)]
+
+
+async def test_what_was_appended_is_there_after_a_restart_in_order(tmp_path: Path) -> None:
+    async with open_spool(tmp_path, LIMIT) as spool:
+        await spool.append(raws(3))
+        await asyncio.gather(*(spool.append(raws(2, 10 + 2 * n)) for n in range(20)))
+        assert spool.pending == 43
+    async with open_spool(tmp_path, LIMIT) as spool:
+        assert spool.pending == 43
+        assert (await contents(spool))[:3] == raws(3)
+        assert sorted(await contents(spool)) == sorted(raws(3) + raws(40, 10))
+
+
+async def test_acknowledged_events_do_not_come_again(tmp_path: Path) -> None:
+    async with open_spool(tmp_path, LIMIT) as spool:
+        await spool.append(raws(10))
+        await spool.acknowledge(4)
+        assert await contents(spool) == raws(6, 4)
+    async with open_spool(tmp_path, LIMIT) as spool:
+        assert (spool.pending, await contents(spool)) == (6, raws(6, 4))
+        await spool.acknowledge(10)
+        await spool.append(raws(1, 99))
+        assert await contents(spool) == raws(1, 99)
+    async with open_spool(tmp_path, LIMIT) as spool:
+        assert await contents(spool) == raws(1, 99)
+
+
+async def test_delivered_segments_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "SEGMENT_BYTES", 100)
+    async with open_spool(tmp_path, LIMIT) as spool:
+        for n in range(20):
+            await spool.append(raws(4, 4 * n))
+        assert len(list(tmp_path.glob("*.segment"))) == 20
+        await spool.acknowledge(41)
+        assert await contents(spool) == raws(39, 41)
+        assert len(list(tmp_path.glob("*.segment"))) == 10
+        await spool.acknowledge(80)
+        assert (spool.pending, spool.size_bytes, list(tmp_path.glob("*.segment"))) == (0, 0, [])
+
+
+async def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    async with open_spool(tmp_path, LIMIT):
+        with pytest.raises(StartError, match=f"process {os.getpid()}"):
+            async with open_spool(tmp_path, LIMIT):
+                pass
+
+
+async def test_every_damaged_byte_costs_at_most_the_record_it_hit(tmp_path: Path) -> None:
+    async with open_spool(tmp_path / "spool", LIMIT) as spool:
+        await spool.append(raws(5))
+    segment = next((tmp_path / "spool").glob("*.segment"))
+    whole = segment.read_bytes()
+    for place in range(len(whole)):
+        for damaged in (
+            whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :],
+            whole[:place] + b"\0" * (len(whole) - place),
+            whole[:place],
+        ):
+            segment.write_bytes(damaged)
+            async with open_spool(tmp_path / "spool", LIMIT) as spool:
+                left = await contents(spool)
+                untouched = [raw for raw in raws(5) if damaged.find(raw + b"\n") >= 0]
+                assert set(left) <= set(raws(5))
+                # A changed line break joins two lines: both are hit.
+                assert len(left) >= len(untouched) - 1, (place, damaged)
+                await spool.append([b'{"n":"new"}'])
+                assert (await contents(spool))[-1] == b'{"n":"new"}'
+            for path in (tmp_path / "spool").glob("*"):
+                if path.name != "lock" and path != segment:
+                    path.unlink()
+
+
+async def test_the_bound_is_kept_and_what_is_refused_is_not_there(tmp_path: Path) -> None:
+    async with open_spool(tmp_path, 2000) as spool:
+        with pytest.raises(SpoolFull):
+            for n in range(1000):
+                await spool.append(raws(1, n))
+        kept = await contents(spool)
+        assert kept == raws(len(kept))
+        assert spool.size_bytes <= 2000
+        await spool.acknowledge(spool.last_seq)
+        await spool.append(raws(1))
+
+
+@pytest.mark.parametrize(("code", "error"), [(errno.ENOSPC, SpoolFull), (errno.EIO, SpoolFailed)])
+async def test_after_a_failed_fsync_the_segment_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception]
+) -> None:
+    async with open_spool(tmp_path, LIMIT) as spool:
+        await spool.append(raws(2))
+        first = sorted(tmp_path.glob("*.segment"))
+
+        def fail(descriptor: int) -> None:
+            raise OSError(code, os.strerror(code))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "fsync", fail)
+            with pytest.raises(error):
+                await spool.append(raws(1, 2))
+        assert await contents(spool) == raws(2)
+        await spool.append(raws(1, 3))
+        assert await contents(spool) == [*raws(2), *raws(1, 3)]
+        assert sorted(tmp_path.glob("*.segment"))[0] == first[0]
+        assert len(list(tmp_path.glob("*.segment"))) == 2
+    async with open_spool(tmp_path, LIMIT) as spool:
+        assert await contents(spool) == [*raws(2), *raws(1, 3)]
+
+
+async def test_a_real_file_size_limit_is_survived(tmp_path: Path) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with open_spool(tmp_path, LIMIT) as spool:
+        await spool.append(raws(2))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+        try:
+            with pytest.raises(SpoolFull):
+                await spool.append([b"x" * 500])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert await contents(spool) == raws(2)
+        await spool.append(raws(1, 2))
+        assert await contents(spool) == raws(3)
+
+
+async def test_strange_files_in_the_directory_stop_nothing(tmp_path: Path) -> None:
+    (tmp_path / "00000000000000000007.segment").write_bytes(os.urandom(5000))
+    (tmp_path / "x.segment").write_bytes(b"y")
+    (tmp_path / "acknowledged").write_bytes(b"\0" * 40)
+    (tmp_path / "00000000000000000009.segment.new").mkdir()
+    async with open_spool(tmp_path, LIMIT) as spool:
+        assert await contents(spool) == []
+        await spool.append(raws(2))
+        assert await contents(spool) == raws(2)
+
+
+async def test_dead_letters_are_kept_with_their_reason(tmp_path: Path) -> None:
+    async with open_spool(tmp_path, LIMIT) as spool:
+        await spool.append(raws(2))
+        records = await spool.read()
+        await spool.bury([(records[1], Rejection(1, "wrong_site", "this is site fab1"))])
+        assert spool.dead_letters == 1
+    line = (tmp_path / "dead.jsonl").read_text()
+    assert '"code":"wrong_site"' in line
+    assert '"event":{"n":1}' in line
+    assert f"{now():%Y-%m-%d}" in line
+    async with open_spool(tmp_path, LIMIT) as spool:
+        assert spool.dead_letters == 1

@@ -1,0 +1,32 @@
+"""Write docs/configuration.md from the settings; `make check` fails when it is stale (tests/contract/test_documents.py)."""
+
+from pathlib import Path
+
+from fabmon.settings import ROLES, SECRETS, description, variable
+
+_HEAD = """# Configuration
+
+Made from `src/fabmon/settings.py` by `make docs`. Every setting is an environment variable; `--host`, `--port`,
+`--data-dir` and `--allow-anonymous` are flags of `fabmon serve` too. A name that begins with `FABMON_` and is not listed
+here, or a value out of bounds, stops the start. `fabmon config --role ROLE` prints what is in force, and where each value
+comes from.
+
+A secret may come from a file instead: put `_FILE` behind its name and the path as its value.
+"""
+
+
+def configuration() -> str:
+    """The page as it should be."""
+    parts = [_HEAD]
+    for role, kind in ROLES.items():
+        parts.append(f"\n## {role}\n\n| variable | default | meaning |\n|---|---|---|\n")
+        for name in kind.__struct_fields__:
+            default = getattr(kind(), name)
+            shown = "" if default == "" else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+            secret = " (secret)" if name in SECRETS else ""
+            parts.append(f"| `{variable(name)}` | {shown} | {description(kind, name)}{secret} |\n")
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    Path(__file__).parents[1].joinpath("docs", "configuration.md").write_text(configuration(), encoding="utf-8")
