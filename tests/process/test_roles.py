@@ -75,11 +75,10 @@ def test_kill_of_the_sidecar_and_of_local_loses_no_acknowledged_event(sidecar: S
     accepted: list[str] = []
     for victim in (sidecar, local, sidecar, local):
         with _reporting(sidecar) as these:
-            eventually(lambda these=these: len(these) > 60)
+            _more(these, 60)
             victim.kill()
             victim.start("/livez")
-            count = len(these)
-            eventually(lambda these=these, count=count: len(these) > count + 60)
+            _more(these, 60)
         accepted += these
     eventually(lambda: sidecar.get("/v1/healthz").json["spool_count"] == 0)
     assert _stored(local) >= set(accepted)
@@ -106,15 +105,20 @@ def test_kill_of_postgres_loses_no_acknowledged_event(make_role: StartRole) -> N
     accepted: list[str] = []
     for _ in range(2):
         with _reporting(local) as these:
-            eventually(lambda these=these: len(these) > 60)
+            _more(these, 60)
             _kill_postmaster(local)
-            count = len(these)
-            eventually(lambda these=these, count=count: len(these) > count + 60)
+            _more(these, 60)
         accepted += these
     eventually(lambda: local.get("/readyz").status == 200, 30)
     eventually(lambda: local.get("/v1/healthz").json["spool_count"] == 0, 30)
     assert _stored(local) >= set(accepted)
     assert local.stop() == 0
+
+
+def _more(accepted: list[str], count: int) -> None:
+    """Wait until *count* more were accepted."""
+    wanted = len(accepted) + count
+    eventually(lambda: len(accepted) > wanted)
 
 
 @contextmanager
