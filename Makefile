@@ -30,6 +30,9 @@ check: $(INSTALLED) ## Style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+bench: $(INSTALLED) ## Measure against the limits: make bench, or make bench name=commit
+	tools/bench.sh $(BIN)/python $(name)
+
 timescale: ## Build and start a real TimescaleDB on loopback; prints its URL
 	@tools/timescale.sh
 

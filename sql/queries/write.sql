@@ -1,5 +1,5 @@
 -- name: take_keys
--- Take the keys of a batch, all or none; see routines/keys.sql.
+-- Take the keys of a batch; see routines/keys.sql.
 -- in: keys uuid[], sites text[]  out: repeated int[]
 select take_keys(%(keys)s::uuid[], %(sites)s::text[]) as repeated;
 

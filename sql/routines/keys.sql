@@ -1,24 +1,30 @@
--- Take the idempotency keys of a batch: all of them, or none.
--- Returns the places (from 0) of the keys that are stored already; when there are any, nothing was taken. Two writers
--- that race for one key: the second waits, and gets a unique violation when the first commits.
+-- Take the idempotency keys of a batch; returns the places (from 0) of those that were taken before.
+-- Two writers that meet at a key: the second waits for the first to commit, then the key counts as taken; when the first
+-- rolls back, the second takes it. Keys are inserted in order, so that two writers never wait for one another.
 create or replace function take_keys(keys uuid[], sites text[]) returns int[]
 language plpgsql as $$
 declare
-    repeated int[];
+    taken bigint;
 begin
-    select coalesce(array_agg(place - 1), '{}') into repeated
-    from unnest(keys, sites) with ordinality as incoming (idempotency_key, site_id, place)
-    where exists (
-        select from event_key as stored
-        where stored.idempotency_key = incoming.idempotency_key and stored.site_id = incoming.site_id collate "C"
-    );
-    if repeated <> '{}' then
-        return repeated;
-    end if;
     insert into event_key (idempotency_key, site_id)
     select idempotency_key, site_id
     from unnest(keys, sites) as incoming (idempotency_key, site_id)
-    order by idempotency_key, site_id collate "C";
-    return repeated;
+    order by idempotency_key, site_id collate "C"
+    on conflict do nothing;
+    get diagnostics taken = row_count;
+    if taken = cardinality(keys) then
+        return '{}';
+    end if;
+    -- Ours are those that this transaction has inserted.
+    return array(
+        select place - 1
+        from unnest(keys, sites) with ordinality as incoming (idempotency_key, site_id, place)
+        where not exists (
+            select from event_key as stored
+            where stored.idempotency_key = incoming.idempotency_key
+                and stored.site_id = incoming.site_id collate "C"
+                and stored.xmin = pg_current_xact_id()::xid
+        )
+    );
 end
 $$;

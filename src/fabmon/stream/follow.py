@@ -35,14 +35,15 @@ async def follow(pool: Pool, schema: Schema, hub: Hub, wake: asyncio.Event) -> A
 
 
 async def _run(pool: Pool, schema: Schema, hub: Hub, wake: asyncio.Event) -> None:
-    started = False
     while True:
+        # Without a reader nothing is read: the feed costs the database nothing, and is joined where it then stands.
+        await hub.wanted.wait()
         try:
-            if not started:
+            if hub.position is None:
                 await schema.must_match()
-                hub.position = await read_head(pool)
-                started = True
-            changes = await read_changes(pool, hub.position, PAGE)
+                hub.go_live(await read_head(pool))
+            position = hub.position
+            changes = await read_changes(pool, position, PAGE) if position is not None else []
         except StoreUnavailable as error:
             log.warning("stream.waiting", reason=str(error), action="trying again")
             await asyncio.sleep(POLL_SECONDS)

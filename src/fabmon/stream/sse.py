@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from fabmon.errors import BadParameter
+from fabmon.errors import BadParameter, StoreUnavailable
 from fabmon.store.changes import Position, read_changes, read_position
 from fabmon.store.pool import Pool
 from fabmon.stream.hub import Hub, Message, Reader, to_message
@@ -17,6 +17,7 @@ from fabmon.wire.ids import read_uuid
 
 HEARTBEAT_SECONDS: Final = 15.0
 _PAGE: Final = 1000
+_JOIN_SECONDS: Final = 3.0
 _EXACT: Final = {
     "entity_type": frozenset({"job", "subjob"}),
     "kind": frozenset(STATUS_OF_KIND),
@@ -48,7 +49,7 @@ class _Stream:
         wanted = read_filters(pairs)
         resume = _resume_from(request, dict(pairs).get("last_event_id"))
         with self._hub.reading() as reader:
-            joined = self._hub.position
+            joined = await _join(reader)
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             async with asyncio.TaskGroup() as tasks:
                 pump = tasks.create_task(self._pump(reader, wanted, resume, joined, send), name="stream-pump")
@@ -101,6 +102,15 @@ def _resume_from(request: Request, parameter: str | None) -> Position | None:
     if position is None:
         raise BadParameter("last_event_id", f"{text[:60]!r} is no id of this stream")
     return position
+
+
+async def _join(reader: Reader) -> Position:
+    """Where the reader joins the feed; before it is known, an answer would promise events that may be missed."""
+    try:
+        async with asyncio.timeout(_JOIN_SECONDS):
+            return await reader.joined
+    except TimeoutError:
+        raise StoreUnavailable("the stream waits for the database") from None
 
 
 async def _until_disconnect(receive: Receive, reader: Reader) -> None:

@@ -64,19 +64,29 @@ class RunState(msgspec.Struct):
 
 
 def position(event: Event) -> str:
-    """The event's place in the order of contract section 3, as text that sorts (in bytes) like it."""
+    """The event's place in the order of contract section 3, as text that sorts (in bytes) like it.
+
+    Microseconds since the year 1, the rank, the key in hexadecimal: all of fixed width.
+    """
     happening = event.event
     return f"{(happening.at - _YEAR_ONE) // _MICROSECOND:018d}{RANK[happening.kind]}{event.idempotency_key.hex}"
 
 
-def fold(events: Iterable[Event]) -> list[RunState]:
-    """The state of every run that *events* speak of; each event is taken as new, so repeats must be gone before."""
+def key_of(position: str) -> str:
+    """The idempotency key of the event at *position*, 32 hexadecimal digits."""
+    return position[19:]
+
+
+def fold(events: Iterable[Event], positions: Iterable[str]) -> list[RunState]:
+    """The state of every run that *events* speak of; *positions* are theirs.
+
+    Each event is taken as new, so repeats must be gone before.
+    """
     states: dict[tuple[str, str, UUID], RunState] = {}
-    for event in events:
+    for event, pos in zip(events, positions, strict=True):
         entity, app = event.entity, event.app
         name = (event.site_id, entity.type, entity.id)
         state = states.get(name)
-        pos = position(event)
         if state is None:
             state = states[name] = RunState(*name, pos, app.app_id, app.name, entity.parent_id)
         _add(state, event, entity, pos)

@@ -1,0 +1,1 @@
+"""Measurements, each against its limit in the same run; see README.md here."""
