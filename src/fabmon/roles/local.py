@@ -37,8 +37,8 @@ from fabmon.wire.event import BATCH_LIMIT_BYTES, Batch, Event, Rejection, Sink, 
 
 log = Log("fabmon.local")
 
-# Two transactions under way keep both the database and this process busy (docs/decisions/0003-write-path.md).
-_IN_FLIGHT = 2
+# Three transactions under way keep both the database and this process busy (docs/decisions/0003-write-path.md).
+_IN_FLIGHT = 3
 # How long a request waits for its transaction before its events go into the spool.
 _COMMIT_TIMEOUT_SECONDS = 10.0
 
