@@ -1,0 +1,84 @@
+"""Retention by whole chunks or partitions, the same on TimescaleDB and plain PostgreSQL."""
+
+import asyncio
+from datetime import UTC, date, datetime, timedelta
+
+from fabmon.store.events import write_events
+from fabmon.store.pool import Pool
+from fabmon.store.schema import Schema
+from fabmon.store.upkeep import keep_up
+from tests.make import event
+
+TODAY = datetime.now(UTC).date()
+
+
+async def round_of(pool: Pool, event_days: int = 30, job_days: int = 400) -> bool:
+    schema = Schema(pool)
+    await schema.check()
+    return await keep_up(pool, schema.timescaledb is not None, event_days, job_days)
+
+
+async def one(pool: Pool, text: str) -> object:
+    async with pool.connection() as connection:
+        row = await (await connection.execute(text.encode())).fetchone()
+    assert row is not None
+    return next(iter(row.values()))
+
+
+async def store_on(pool: Pool, day: date, count: int) -> None:
+    """Events as if they had been stored on *day*, with their keys."""
+    async with pool.connection() as connection:
+        await connection.execute("select make_event_partition(%s)", [day])
+        await connection.execute(
+            "insert into event (stored_at, idempotency_key, site_id, entity_type, entity_id, app_id, app_name, kind, at,"
+            " status, metrics, metadata) select %s::timestamptz + interval '1 hour', gen_random_uuid(), 'fab1', 'job',"
+            " gen_random_uuid(), gen_random_uuid(), 'old', 'started', now(), 'running', '{}', '{}'"
+            " from generate_series(1, %s)",
+            [day, count],
+        )
+        await connection.execute(
+            "insert into event_key select gen_random_uuid(), 'fab1', %s from generate_series(1, %s)", [day, count]
+        )
+
+
+async def test_old_events_go_by_the_day_and_their_keys_follow(pool: Pool) -> None:
+    for days_ago in (60, 45, 33, 5, 0):
+        await store_on(pool, TODAY - timedelta(days=days_ago), 10)
+    assert await round_of(pool)
+    assert await one(pool, "select count(*) from event where stored_at < now() - interval '32 days'") == 0
+    assert await one(pool, "select count(*) from event") == 20
+    assert await one(pool, "select count(*) from event_key") == 20
+
+
+async def test_a_late_event_is_kept_from_its_arrival_on(pool: Pool) -> None:
+    await write_events(pool, [event(at="1999-10-19T12:00:00Z"), event(at=0)])
+    await round_of(pool)
+    assert await one(pool, "select count(*) from event") == 2
+    assert await one(pool, "select count(*) from job") == 2
+
+
+async def test_jobs_go_when_all_of_it_is_old(pool: Pool) -> None:
+    await write_events(pool, [event(at="1999-10-19T12:00:00Z"), event(at=0)])
+    async with pool.connection() as connection:
+        await connection.execute("update job set updated_at = now() - interval '401 days'")
+    await round_of(pool)
+    assert await one(pool, "select count(*) from job") == 1
+
+
+async def test_a_week_of_days_is_made_ahead_where_there_is_no_timescaledb(pool: Pool, lane: str) -> None:
+    await round_of(pool)
+    partitions = await one(pool, "select count(*) from pg_inherits where inhparent = 'event'::regclass")
+    if lane == "embedded":
+        assert partitions == 9  # today, seven days ahead, and the default
+        assert await one(pool, f"select to_regclass('event_{TODAY + timedelta(days=7):%Y%m%d}') is not null")
+        await write_events(pool, [event()])
+        assert await one(pool, "select count(*) from event_default") == 0
+
+
+async def test_one_of_several_does_it(pool: Pool) -> None:
+    async with pool.connection() as other:
+        await other.execute("select pg_advisory_lock(hashtext('fabmon.upkeep'))")
+        assert await round_of(pool) is False
+        await other.execute("select pg_advisory_unlock(hashtext('fabmon.upkeep'))")
+    assert await round_of(pool) is True
+    assert any(await asyncio.gather(*(round_of(pool) for _ in range(4))))
