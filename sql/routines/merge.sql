@@ -1,4 +1,4 @@
--- What merge_runs.sql needs to say "the value at the highest position wins".
+-- What merge_runs (queries/write.sql) needs to say "the value at the highest position wins".
 
 create or replace function is_later(new_pos text, old_pos text) returns boolean
 language sql immutable parallel safe

@@ -17,6 +17,8 @@ begin
         name, day::timestamp at time zone 'utc', (day + 1)::timestamp at time zone 'utc'
     );
 exception
+    when duplicate_table then
+        null; -- another process made it meanwhile
     when check_violation then
         raise notice 'event_default holds rows of %: they stay there', day;
 end

@@ -62,26 +62,35 @@ def first_cause(error: BaseException) -> BaseException:
 async def _serve(
     opened: AbstractAsyncContextManager[Role], settings: Settings, listener: socket.socket, with_parent: bool
 ) -> None:
-    async with opened as role:
-        # What exists now lives as long as the process; a batch makes some ten thousand objects that die together.
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
-        config = uvicorn.Config(
-            role.app,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s)),
-        )
-        server = _Server(config, role.stop_streams)
-        with _signals_to(server), _parent_watched(server, with_parent):
-            host, port = listener.getsockname()[:2]
-            log.info("role.serving", url=f"http://{host}:{port}")
-            await server.serve([listener])
+    stop = _Stop()
+    with _signals_to(stop), _parent_watched(stop, with_parent):
+        try:
+            async with opened as role:
+                await _answer(role, settings, listener, stop)
+        except asyncio.CancelledError:
+            if not stop.asked:
+                raise
     log.info("role.stopped")
+
+
+async def _answer(role: Role, settings: Settings, listener: socket.socket, stop: "_Stop") -> None:
+    # What exists now lives as long as the process; a batch makes some ten thousand objects that die together.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    config = uvicorn.Config(
+        role.app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s)),
+    )
+    stop.server = _Server(config, role.stop_streams)
+    host, port = listener.getsockname()[:2]
+    log.info("role.serving", url=f"http://{host}:{port}")
+    await stop.server.serve([listener])
 
 
 class _Server(uvicorn.Server):
@@ -97,29 +106,42 @@ class _Server(uvicorn.Server):
         self._stop_streams()
         await super().shutdown(sockets)
 
-    def stop(self) -> None:
-        """The first call stops in order; the second ends the process."""
-        if self.should_exit:
+
+class _Stop:
+    """What a signal does: the first stops the role in order, also one that is still starting; the second ends it."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.server: _Server | None = None
+        self._main = asyncio.current_task()
+
+    def __call__(self) -> None:
+        if self.asked:
             log.warning("role.killed", reason="second signal")
             sys.stderr.flush()
             signal.raise_signal(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
-        log.info("role.stopping", action="finishing accepted requests")
-        self.should_exit = True
+        self.asked = True
+        if self.server is not None:
+            log.info("role.stopping", action="finishing accepted requests")
+            self.server.should_exit = True
+        elif self._main is not None:
+            log.info("role.stopping", action="closing what was opened")
+            self._main.cancel()
 
 
 @contextlib.contextmanager
-def _signals_to(server: _Server) -> Iterator[None]:
+def _signals_to(stop: _Stop) -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM)
     loop = asyncio.get_running_loop()
     if sys.platform == "win32":
         # No add_signal_handler there: the handler only sets a flag, which the server looks at ten times a second.
-        before = {number: signal.signal(number, lambda *_: server.stop()) for number in numbers}
+        before = {number: signal.signal(number, lambda *_: stop()) for number in numbers}
         yield
         for number, handler in before.items():
             signal.signal(number, handler)
         return
     for number in numbers:
-        loop.add_signal_handler(number, server.stop)
+        loop.add_signal_handler(number, stop)
     try:
         yield
     finally:
@@ -128,7 +150,7 @@ def _signals_to(server: _Server) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _parent_watched(server: _Server, wanted: bool) -> Iterator[None]:
+def _parent_watched(stop: _Stop, wanted: bool) -> Iterator[None]:
     """Stop when standard input ends: the process that started this one is gone, however it went."""
     if not wanted or sys.platform == "win32":
         yield
@@ -139,8 +161,8 @@ def _parent_watched(server: _Server, wanted: bool) -> Iterator[None]:
     def readable() -> None:
         if not os.read(descriptor, 1024):
             loop.remove_reader(descriptor)
-            if not server.should_exit:
-                server.stop()
+            if not stop.asked:
+                stop()
 
     loop.add_reader(descriptor, readable)
     try:

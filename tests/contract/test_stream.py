@@ -4,6 +4,7 @@ import signal
 import socket
 import uuid
 
+from fabmon.store.changes import read_position
 from tests.fixtures.roles import Service, StartRole, eventually
 from tests.fixtures.sse import open_stream
 from tests.make import event_dict, life
@@ -100,10 +101,35 @@ def test_a_reader_that_does_not_read_is_cut_off_without_harm_to_others(local: Se
 
 
 def test_open_streams_do_not_hold_up_the_stop(local: Service) -> None:
-    with open_stream(local) as stream:
+    with open_stream(local):
         local.signal(signal.SIGTERM)
         assert local.wait(5) == 0
-        assert stream.last_id == ""
+
+
+def test_the_id_moves_on_with_what_the_filters_leave_out(local: Service) -> None:
+    with open_stream(local, "?status=failed") as stream, open_stream(local) as all_events:
+        local.send([event_dict() for _ in range(5)])
+        all_events.take(5)
+        local.send([event_dict("error")])
+        assert stream.next()["status"] == "failed"
+        assert read_position(stream.last_id) > read_position(all_events.last_id)  # type: ignore[operator]
+
+
+def test_a_reader_that_resumes_gets_what_came_while_it_was_away_and_nobody_read(local: Service) -> None:
+    with open_stream(local) as stream:
+        local.send([event_dict()])
+        stream.next()
+        last = stream.last_id
+    eventually(lambda: _readers(local) == 0)
+    sent = [event_dict() for _ in range(3)]
+    local.send(sent)
+    with open_stream(local, last_event_id=last) as stream:
+        assert [each["idempotency_key"] for each in stream.take(3)] == [each["idempotency_key"] for each in sent]
+
+
+def test_an_id_that_lies_ahead_of_the_database_is_refused(local: Service) -> None:
+    reply = local.get("/v1/stream?last_event_id=99999999999-1")
+    assert (reply.status, reply.json["parameter"]) == (422, "last_event_id")
 
 
 def _head(local: Service) -> str:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from fabmon.errors import BadEvent, Overloaded, StoreUnavailable
-from fabmon.ingest.commit import Group, Outcome, Write, group_commit
+from fabmon.ingest.commit import Bounds, Group, Outcome, Write, group_commit
 from fabmon.wire.event import Batch, Sink
 from tests.make import event
 
@@ -42,10 +42,21 @@ class Store:
 
 
 @asynccontextmanager
-async def sink_over(write: Write, max_events: int = 100, max_waiting: int = 100) -> AsyncIterator[Sink]:
-    async with group_commit(
-        write, max_events=max_events, max_bytes=10**6, max_waiting=max_waiting, in_flight=1, name="test"
-    ) as sink:
+async def sink_over(
+    write: Write,
+    max_events: int = 100,
+    max_waiting: int = 100,
+    waiting_bytes: int = 10**6,
+    waiting_requests: int = 100,
+) -> AsyncIterator[Sink]:
+    bounds = Bounds(
+        group_events=max_events,
+        group_bytes=10**6,
+        waiting_events=max_waiting,
+        waiting_bytes=waiting_bytes,
+        waiting_requests=waiting_requests,
+    )
+    async with group_commit(write, bounds, in_flight=1, name="test") as sink:
         yield sink
 
 
@@ -79,9 +90,10 @@ async def test_a_group_is_bounded_and_a_request_is_not_split() -> None:
     assert store.groups == [["a", "a"], ["b", "b"], ["c", "c"], list("123456")]
 
 
-async def test_more_than_may_wait_is_overload() -> None:
+@pytest.mark.parametrize("bound", [{"max_waiting": 3}, {"waiting_bytes": 7}, {"waiting_requests": 1}], ids=str)
+async def test_more_than_may_wait_is_overload(bound: dict[str, int]) -> None:
     store = Store()
-    async with sink_over(store.write, max_waiting=3) as sink:
+    async with sink_over(store.write, **bound) as sink:
         store.open.clear()
         first = asyncio.ensure_future(sink(batch("a")))
         await asyncio.sleep(0.01)

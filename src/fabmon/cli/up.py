@@ -17,15 +17,21 @@ import typer
 
 from fabmon import logs
 from fabmon.clock import monotonic
-from fabmon.errors import PeerUnavailable, StartError
+from fabmon.errors import PeerUnavailable, SettingsError, StartError
 from fabmon.logs import Log
 from fabmon.peer.client import Peer, open_peer
+from fabmon.run import first_cause
 from fabmon.settings import SidecarSettings, load, refuse_unknown_names
 from fabmon.spool.durable import lock_directory
 
 log = Log("fabmon.up")
 
 SITE: Final = "fab1"
+# Addresses and places differ from role to role; one value for all three would be wrong for two.
+_OURS: Final = [
+    *("FABMON_HOST", "FABMON_PORT", "FABMON_SPOOL_DIR", "FABMON_SITE_ID", "FABMON_LOCAL_URL", "FABMON_SITES"),
+    *("FABMON_DATABASE_URL", "FABMON_DATABASE_URL_FILE"),
+]
 _READY_SECONDS: Final = 90.0
 _STOP_SECONDS: Final = 40.0
 _RESTART_SECONDS: Final = 0.5
@@ -47,6 +53,11 @@ def up(
 ) -> None:
     """Start local, sidecar and central for site fab1 over the embedded PostgreSQL; Ctrl-C stops all of it."""
     refuse_unknown_names(os.environ)
+    for name in _OURS:
+        if name in os.environ:
+            raise SettingsError(
+                f"{name}: `fabmon up` chooses it itself; unset it, or start the roles with `fabmon serve`"
+            )
     directory = load(SidecarSettings, os.environ, {"data_dir": data_dir}).data_path.absolute()
     logs.configure("up", "info")
     try:
@@ -55,14 +66,15 @@ def up(
         raise StartError(f"FABMON_DATA_DIR: {directory} cannot be used: {error.strerror}") from None
     with lock:
         services = _services(directory, sidecar_port, local_port, central_port)
-        asyncio.run(_run(services, _demo(sidecar_port) if demo else None))
+        try:
+            asyncio.run(_run(services, _demo(sidecar_port) if demo else None))
+        except BaseExceptionGroup as group:
+            raise first_cause(group) from group
 
 
 def _services(directory: Path, sidecar_port: int, local_port: int, central_port: int) -> list[_Service]:
     local_url = f"http://127.0.0.1:{local_port}"
-    # What the caller's environment says about addresses and places is not meant for these three.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FABMON_")}
-    shared = {**inherited, "FABMON_DATA_DIR": str(directory)}
+    shared = {**os.environ, "FABMON_DATA_DIR": str(directory)}
     ours = {"sidecar": {"FABMON_LOCAL_URL": local_url, "FABMON_SITE_ID": SITE}, "local": {"FABMON_SITE_ID": SITE}}
     ours["central"] = {"FABMON_SITES": f"{SITE}={local_url}"}
     ports = {"local": local_port, "sidecar": sidecar_port, "central": central_port}

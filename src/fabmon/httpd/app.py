@@ -21,7 +21,9 @@ _JSON: Final = "application/json"
 
 def build_app(routes: Sequence[BaseRoute]) -> Starlette:
     """An application over *routes*; errors become problem+json, requests are counted by route and status."""
-    return Starlette(routes=list(routes), exception_handlers=dict(HANDLERS), middleware=[Middleware(_Counted)])
+    app = Starlette(routes=list(routes), exception_handlers=dict(HANDLERS), middleware=[Middleware(_Counted)])
+    app.router.redirect_slashes = False
+    return app
 
 
 def get(path: str, endpoint: Endpoint) -> Route:

@@ -6,7 +6,7 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from fabmon.errors import BadEncoding, BadRequest, TooLarge
+from fabmon.errors import BadEncoding, TooLarge
 
 _GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 
@@ -52,5 +52,5 @@ def _gunzip(packed: bytes, limit_bytes: int) -> bytes:
     if not unpacker.eof:
         raise BadEncoding("the gzip body is cut short")
     if unpacker.unused_data:
-        raise BadRequest("there are bytes behind the gzip body", "bad_encoding")
+        raise BadEncoding("there are bytes behind the gzip body")
     return body

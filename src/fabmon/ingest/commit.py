@@ -36,6 +36,16 @@ Write = Callable[[Group], Awaitable[Outcome]]
 """Makes a group durable as a whole; raises BadEvent when the cause lies in one of its events."""
 
 
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one group, and of all that wait for a group."""
+
+    group_events: int
+    group_bytes: int
+    waiting_events: int
+    waiting_bytes: int
+    waiting_requests: int
+
+
 class _Waiting(msgspec.Struct):
     batch: Batch
     bytes: int
@@ -43,40 +53,44 @@ class _Waiting(msgspec.Struct):
 
 
 @asynccontextmanager
-async def group_commit(
-    write: Write, *, max_events: int, max_bytes: int, max_waiting: int, in_flight: int, name: str
-) -> AsyncIterator[Sink]:
-    """A sink over *write* with at most *in_flight* groups under way, each of at most *max_events* and *max_bytes*.
+async def group_commit(write: Write, bounds: Bounds, *, in_flight: int, name: str) -> AsyncIterator[Sink]:
+    """A sink over *write* with at most *in_flight* groups under way.
 
-    More than *max_waiting* waiting events are refused with Overloaded. A request is never split between groups, and one
-    that is larger than a group is a group by itself. Leaving the context writes everything that was accepted.
+    What would wait beyond *bounds* is refused with Overloaded. A request is never split between groups, and one that is
+    larger than a group is a group by itself. Leaving the context writes everything that was accepted.
     """
     waiting: deque[_Waiting] = deque()
-    waiting_events = 0
+    waiting_events = waiting_bytes = 0
     something = asyncio.Event()
     closing = False
 
     async def sink(batch: Batch) -> Receipt:
-        nonlocal waiting_events
-        if waiting_events + len(batch.events) > max_waiting and waiting:
-            raise Overloaded(f"{waiting_events} events are waiting to be stored")
+        nonlocal waiting_events, waiting_bytes
         entry = _Waiting(batch, sum(map(len, batch.raws)), asyncio.get_running_loop().create_future())
+        if waiting and (
+            waiting_events + len(batch.events) > bounds.waiting_events
+            or waiting_bytes + entry.bytes > bounds.waiting_bytes
+            or len(waiting) >= bounds.waiting_requests
+        ):
+            raise Overloaded(f"{len(waiting)} requests with {waiting_events} events are waiting to be stored")
         waiting.append(entry)
         waiting_events += len(batch.events)
+        waiting_bytes += entry.bytes
         something.set()
         return await entry.done
 
     def take() -> list[_Waiting]:
-        nonlocal waiting_events
+        nonlocal waiting_events, waiting_bytes
         taken: list[_Waiting] = []
         events = size = 0
         while waiting:
             events += len(waiting[0].batch.events)
             size += waiting[0].bytes
-            if taken and (events > max_events or size > max_bytes):
+            if taken and (events > bounds.group_events or size > bounds.group_bytes):
                 break
             taken.append(waiting.popleft())
             waiting_events -= len(taken[-1].batch.events)
+            waiting_bytes -= taken[-1].bytes
         return taken
 
     async def work() -> None:

@@ -36,7 +36,8 @@ class Answer(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def open_peer(url: str, token: str = "", connections: int = 16) -> AsyncIterator["Peer"]:
     """A peer at *url*; nothing is sent before the first call."""
-    headers = {"user-agent": f"fabmon/{__version__}"}
+    # Uncompressed: nothing here unpacks, and central passes bytes on as they come.
+    headers = {"user-agent": f"fabmon/{__version__}", "accept-encoding": "identity"}
     if token:
         headers["authorization"] = f"Bearer {token}"
     connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=30)

@@ -83,7 +83,7 @@ def _once(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 def _limit(value: str | None) -> int:
     if value is None:
         return LIMIT
-    if not (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MOST_ROWS):
+    if not (value.isascii() and value.isdigit() and len(value) <= 5 and 1 <= int(value) <= MOST_ROWS):
         raise BadParameter("limit", f"a whole number from 1 to {MOST_ROWS}")
     return int(value)
 

@@ -10,17 +10,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fabmon import metrics
-from fabmon.clock import monotonic, now
-from fabmon.errors import BadEvent, NotJson, SchemaMismatch, StoreUnavailable
+from fabmon.clock import monotonic
+from fabmon.errors import BadEvent, SchemaMismatch, StoreUnavailable
 from fabmon.httpd.app import build_app
 from fabmon.httpd.health import health_routes
 from fabmon.httpd.role import Role
 from fabmon.ingest.accept import ingest_routes
-from fabmon.ingest.commit import Group, Outcome, group_commit
+from fabmon.ingest.commit import Bounds, Group, Outcome, group_commit
 from fabmon.logs import Log
 from fabmon.query.jobs import job_routes
 from fabmon.relay.forward import Upstream, forward
-from fabmon.relay.replay import replay
+from fabmon.relay.replay import Deliver, replay
 from fabmon.settings import LocalSettings
 from fabmon.spool.spool import open_spool
 from fabmon.store.embedded import open_embedded
@@ -33,7 +33,7 @@ from fabmon.stream.follow import follow
 from fabmon.stream.hub import Hub
 from fabmon.stream.sse import stream_routes
 from fabmon.version import __version__
-from fabmon.wire.event import BATCH_LIMIT_BYTES, Batch, Event, Rejection, Sink, read_event
+from fabmon.wire.event import BATCH_LIMIT_BYTES, Batch, Event, Rejection, Sink, reread_event
 
 log = Log("fabmon.local")
 
@@ -88,16 +88,16 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
             metrics.DEAD_LETTERS.set(spool.dead_letters)
             metrics.UPSTREAM_UP.set(upstream.state == "ok")
 
+        bounds = Bounds(
+            group_events=settings.commit_max_events,
+            group_bytes=2 * BATCH_LIMIT_BYTES,
+            waiting_events=settings.commit_max_waiting,
+            waiting_bytes=4 * BATCH_LIMIT_BYTES,
+            waiting_requests=settings.commit_max_waiting,
+        )
         async with (
-            group_commit(
-                write,
-                max_events=settings.commit_max_events,
-                max_bytes=2 * BATCH_LIMIT_BYTES,
-                max_waiting=settings.commit_max_waiting,
-                in_flight=_IN_FLIGHT,
-                name="commit",
-            ) as stored,
-            replay(spool, _deliver(stored, site_id), upstream),
+            group_commit(write, bounds, in_flight=_IN_FLIGHT, name="commit") as stored,
+            replay(spool, _deliver(stored), upstream),
             follow(pool, schema, hub, committed),
             upkeep(pool, schema, settings.event_retention_days, settings.job_retention_days),
         ):
@@ -144,8 +144,8 @@ async def _wait_for_database(schema: Schema, wait_seconds: float, upstream: Upst
         await asyncio.sleep(0.2)
 
 
-def _deliver(sink: Sink, site_id: str | None) -> Any:
-    """Replay's way into the store: events of the spool, judged once more, by the same group commit as fresh ones."""
+def _deliver(sink: Sink) -> Deliver:
+    """Replay's way into the store: events of the spool, by the same group commit as fresh ones."""
 
     async def deliver(raws: Sequence[bytes]) -> Sequence[Rejection]:
         events: list[Event] = []
@@ -153,9 +153,9 @@ def _deliver(sink: Sink, site_id: str | None) -> Any:
         rejected: list[Rejection] = []
         for place, raw in enumerate(raws):
             try:
-                events.append(read_event(raw, now=now(), site_id=site_id))
+                events.append(reread_event(raw))
                 places.append(place)
-            except (BadEvent, NotJson) as error:
+            except BadEvent as error:
                 rejected.append(Rejection(place, error.code, str(error)))
         if events:
             receipt = await sink(Batch(events, [raws[place] for place in places]))

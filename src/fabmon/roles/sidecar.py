@@ -13,7 +13,7 @@ from fabmon.httpd.app import build_app
 from fabmon.httpd.health import health_routes
 from fabmon.httpd.role import Role
 from fabmon.ingest.accept import ingest_routes
-from fabmon.ingest.commit import Group, Outcome, group_commit
+from fabmon.ingest.commit import Bounds, Group, Outcome, group_commit
 from fabmon.peer.client import open_peer
 from fabmon.relay.forward import Upstream, forward
 from fabmon.relay.replay import replay
@@ -23,7 +23,13 @@ from fabmon.version import __version__
 from fabmon.wire.event import BATCH_LIMIT_BYTES, BATCH_LIMIT_EVENTS, Rejection
 
 _IN_FLIGHT = 4
-_MOST_WAITING_EVENTS = 50_000
+_BOUNDS = Bounds(
+    group_events=BATCH_LIMIT_EVENTS,
+    group_bytes=BATCH_LIMIT_BYTES - BATCH_LIMIT_EVENTS - 2,  # the commas and brackets that join them
+    waiting_events=50_000,
+    waiting_bytes=4 * BATCH_LIMIT_BYTES,
+    waiting_requests=50_000,
+)
 
 
 @asynccontextmanager
@@ -65,14 +71,7 @@ async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
             metrics.UPSTREAM_UP.set(upstream.state == "ok")
 
         async with (
-            group_commit(
-                send,
-                max_events=BATCH_LIMIT_EVENTS,
-                max_bytes=BATCH_LIMIT_BYTES - BATCH_LIMIT_EVENTS - 2,
-                max_waiting=_MOST_WAITING_EVENTS,
-                in_flight=_IN_FLIGHT,
-                name="forward",
-            ) as grouped,
+            group_commit(send, _BOUNDS, in_flight=_IN_FLIGHT, name="forward") as grouped,
             replay(spool, deliver, upstream),
         ):
             sink = forward(grouped, spool, upstream, settings.forward_timeout_s, spool_when_busy=True)

@@ -31,7 +31,9 @@ async def write_events(pool: Pool, events: Sequence[Event]) -> set[int]:
         try:
             async with connection.transaction():
                 return await _write(connection, events, positions)
-        except psycopg.DataError as error:
+        except psycopg.Error as error:
+            if not _lies_in_the_event(error):
+                raise
             reason = str(error).partition("\n")[0]
             raise BadEvent(f"the database refuses it: {reason}", "not_storable") from error
 
@@ -64,6 +66,11 @@ async def _take_keys(connection: Connection, events: Sequence[Event], positions:
     values = {"keys": "{" + ",".join(keys) + "}", "sites": "{" + ",".join([f'"{site}"' for site in sites]) + "}"}
     row = await (await connection.execute(query("take_keys"), values, prepare=True)).fetchone()
     return repeated.union(row["repeated"]) if row else repeated
+
+
+def _lies_in_the_event(error: psycopg.Error) -> bool:
+    """Whether it would fail again: bad data, or more of it than PostgreSQL has room for in one value (class 54)."""
+    return isinstance(error, psycopg.DataError) or (error.sqlstate or "").startswith("54")
 
 
 def copy_row(event: Event, position: str) -> str:

@@ -3,7 +3,9 @@
 from typing import Any
 
 import msgspec
+import psycopg
 
+from fabmon.errors import BadParameter
 from fabmon.store.pool import Pool, translated
 from fabmon.store.selection import Selection, page_sql
 
@@ -19,7 +21,11 @@ async def read_page(pool: Pool, selection: Selection) -> Page:
     """One page of *selection*; raises StoreUnavailable."""
     text, values = page_sql(selection)
     async with translated(f"read {selection.entity_type}s"), pool.connection() as connection:
-        rows = await (await connection.execute(text, values)).fetchall()
+        try:
+            rows = await (await connection.execute(text, values)).fetchall()
+        except psycopg.DataError:
+            # Everything else was checked; only a cursor that somebody wrote can hold what PostgreSQL cannot read.
+            raise BadParameter("cursor", "not a cursor of this API") from None
     last = None
     if len(rows) > selection.limit:
         rows.pop()

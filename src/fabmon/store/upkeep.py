@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+import psycopg
+
 from fabmon.errors import StoreUnavailable
 from fabmon.logs import Log
 from fabmon.store.named import query
@@ -72,3 +74,7 @@ async def _run(pool: Pool, schema: Schema, event_days: int, job_days: int) -> No
         except StoreUnavailable as error:
             log.warning("upkeep.waiting", reason=str(error), action="trying again")
             await asyncio.sleep(_AFTER_FAILURE_SECONDS)
+        except psycopg.Error as error:
+            # A right that is missing, say: events are taken all the same, so it is no reason to stop the role.
+            log.error("upkeep.failed", reason=str(error).partition("\n")[0], action="trying again in an hour")
+            await asyncio.sleep(EVERY_SECONDS)

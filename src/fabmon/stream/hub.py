@@ -52,7 +52,9 @@ class Hub:
         self._readers: set[Reader] = set()
 
     def go_live(self, position: Position) -> None:
-        """From now on everything behind *position* is published."""
+        """From now on everything behind *position* is published, if there still is a reader."""
+        if not self._readers:
+            return
         self.position = position
         for reader in self._readers:
             reader.join(position)

@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from fabmon.clock import monotonic
 from fabmon.errors import BadParameter, StoreUnavailable
-from fabmon.store.changes import Position, read_changes, read_position
+from fabmon.store.changes import Position, read_changes, read_head, read_position
 from fabmon.store.pool import Pool
 from fabmon.stream.hub import Hub, Message, Reader, to_message
 from fabmon.wire.event import STATUS_OF_KIND, STATUSES
@@ -48,8 +49,13 @@ class _Stream:
         pairs = request.query_params.multi_items()
         wanted = read_filters(pairs)
         resume = _resume_from(request, dict(pairs).get("last_event_id"))
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await send({"type": "http.response.body", "body": b""})
+            return
         with self._hub.reading() as reader:
             joined = await _join(reader)
+            await self._refuse_what_is_ahead(resume, joined)
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             async with asyncio.TaskGroup() as tasks:
                 pump = tasks.create_task(self._pump(reader, wanted, resume, joined, send), name="stream-pump")
@@ -57,6 +63,11 @@ class _Stream:
                 await reader.ended.wait()
                 pump.cancel()
                 watch.cancel()
+
+    async def _refuse_what_is_ahead(self, resume: Position | None, joined: Position) -> None:
+        """An id of another database, or of one that was restored since: nothing could tell what was missed."""
+        if resume is not None and resume > joined and resume.tx >= (await read_head(self._pool)).tx:
+            raise BadParameter("last_event_id", f"{resume} lies ahead of this database: start without it")
 
     async def _pump(
         self, reader: Reader, wanted: Wanted, resume: Position | None, joined: Position, send: Send
@@ -122,15 +133,25 @@ async def _until_disconnect(receive: Receive, reader: Reader) -> None:
 async def _lines(
     pool: Pool, reader: Reader, wanted: Wanted, resume: Position | None, joined: Position
 ) -> AsyncIterator[bytes]:
-    yield b": fabmon\n\n"
+    """What the reader gets. Its id moves on with what the filters leave out, so that a resume does not start over."""
+    position = resume or joined
+    yield b": fabmon\nid: %b\n\n" % str(position).encode()
+    sent = monotonic()
     async for message in _from_store(pool, resume, joined):
+        position = message.position
         if wanted(message.event):
             yield _event(message)
+            sent = monotonic()
     async for live in _from_hub(reader):
-        if live is None:
-            yield b": still here\n\n"
-        elif (resume is None or live.position > resume) and wanted(live.event):
-            yield _event(live)
+        # What another process had shown before the feed here came to it is not shown again.
+        if live is not None and live.position > position:
+            position = live.position
+            if wanted(live.event):
+                yield _event(live)
+                sent = monotonic()
+        if monotonic() - sent >= HEARTBEAT_SECONDS:
+            yield b": still here\nid: %b\n\n" % str(position).encode()
+            sent = monotonic()
 
 
 async def _from_store(pool: Pool, resume: Position | None, joined: Position) -> AsyncIterator[Message]:
@@ -148,10 +169,10 @@ async def _from_store(pool: Pool, resume: Position | None, joined: Position) -> 
 
 
 async def _from_hub(reader: Reader) -> AsyncIterator[Message | None]:
-    """The live messages, and None when nothing came for a while; ends when the hub closes."""
+    """The live messages, and None when nothing came for a second; ends when the hub closes."""
     while True:
         try:
-            async with asyncio.timeout(HEARTBEAT_SECONDS):
+            async with asyncio.timeout(1.0):
                 message = await reader.queue.get()
         except TimeoutError:
             yield None

@@ -20,6 +20,7 @@ EVENT_LIMIT_BYTES: Final = 1024 * 1024
 BATCH_LIMIT_BYTES: Final = 16 * 1024 * 1024
 BATCH_LIMIT_EVENTS: Final = 10_000
 METADATA_LIMIT_BYTES: Final = 64 * 1024
+DEPTH_LIMIT: Final = 64
 AHEAD_LIMIT: Final = timedelta(hours=24)
 
 SITE_ID_PATTERN: Final = r"\A[A-Za-z0-9._-]{1,64}\Z"
@@ -117,6 +118,9 @@ _EVENT = msgspec.json.Decoder(Event)
 _LATEST_YEAR: Final = datetime(9999, 12, 30, tzinfo=UTC)
 _EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
 _PATH: Final = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NO_BRACKET: Final = re.compile(rb"[^][{}]+")
+_ONE_KIND: Final = bytes.maketrans(b"[]", b"{}")
 _LINE_BREAKS: Final = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -167,6 +171,17 @@ def read_batch(body: bytes, *, now: datetime, site_id: str | None = None) -> Bat
     return Batch(events, kept, rejected)
 
 
+def reread_event(line: bytes) -> Event:
+    """An event that was accepted and acknowledged before: neither the clock nor a changed setting can undo that.
+
+    Raises BadEvent when the bytes are no event at all.
+    """
+    try:
+        return _EVENT.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadEvent(f"not readable any more: {error}", "unreadable") from None
+
+
 def as_line(raw: bytes) -> bytes:
     """The same JSON without line breaks; inside a JSON string there can be none."""
     return raw.translate(_LINE_BREAKS) if b"\n" in raw or b"\r" in raw else raw
@@ -189,6 +204,8 @@ def _check(event: Event, raw: bytes, now: datetime, site_id: str | None) -> None
         raise BadEvent("event.at is more than 24 h ahead of this server's clock", "at_too_far_ahead")
     if len(raw) > METADATA_LIMIT_BYTES and len(encode(happening.metadata)) > METADATA_LIMIT_BYTES:
         raise BadEvent(f"event.metadata holds at most {METADATA_LIMIT_BYTES} bytes", "metadata_too_large")
+    if raw.count(b"{") + raw.count(b"[") > DEPTH_LIMIT and _is_deeper(raw, DEPTH_LIMIT):
+        raise BadEvent(f"the JSON is nested more than {DEPTH_LIMIT} levels deep", "too_deep")
     if b"\\u0000" in raw and _has_nul(msgspec.to_builtins(event)):
         raise BadEvent("a string holds the character NUL", "nul_character")
 
@@ -209,6 +226,19 @@ def _bad_event(message: str) -> BadEvent:
     field = path.removeprefix("entity.").removeprefix("event.").replace("app.name", "app_name")
     field = field.replace("app.version", "app_version").removeprefix("app.")
     return BadEvent(detail, "bad_" + re.split(r"[.\[]", field)[0])
+
+
+def _is_deeper(raw: bytes, levels: int) -> bool:
+    """Whether *raw*, valid JSON, is nested deeper than *levels*, fields that we ignore included.
+
+    Without its strings and values only brackets are left, and each turn takes away the innermost level.
+    """
+    brackets = _NO_BRACKET.sub(b"", _STRING.sub(b"", raw)).translate(_ONE_KIND)
+    for _ in range(levels):
+        brackets = brackets.replace(b"{}", b"")
+        if not brackets:
+            return False
+    return True
 
 
 def _has_nul(value: object) -> bool:
