@@ -1,4 +1,4 @@
-# One image for all three roles: docker run fabmon serve --role local --host 0.0.0.0 --allow-anonymous
+# One image for all three roles; deploy/compose.yaml uses it three ways. It needs no writable place but its volume and /tmp.
 FROM python:3.13-slim AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./
@@ -8,9 +8,9 @@ RUN python -m venv /opt/fabmon && PIP_CONSTRAINT=constraints.txt /opt/fabmon/bin
 
 FROM python:3.13-slim
 COPY --from=build /opt/fabmon /opt/fabmon
-RUN useradd --system --uid 10001 --home-dir /var/lib/fabmon --create-home fabmon
+RUN groupadd --gid 10001 fabmon && useradd --system --uid 10001 --gid 10001 --home-dir /var/lib/fabmon --create-home fabmon
 ENV PATH=/opt/fabmon/bin:$PATH FABMON_DATA_DIR=/var/lib/fabmon
-USER fabmon
+USER 10001:10001
 VOLUME /var/lib/fabmon
 ENTRYPOINT ["fabmon"]
 CMD ["--help"]

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help up test check docs bench timescale build clean
+.PHONY: help up test soak check docs bench timescale secrets build clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -21,6 +21,10 @@ up: $(INSTALLED) ## Start everything here with a simulated fab; Ctrl-C stops it
 test: $(INSTALLED) ## Run every test, on the embedded PostgreSQL and on TimescaleDB
 	tools/test.sh $(BIN)/python -m pytest
 
+soak: $(INSTALLED) ## Run the fault tests of the spool for long: ten thousand histories, two hundred kills
+	tools/test.sh $(BIN)/python -m pytest --soak 50 --timeout 7200 --lane embedded tests/unit/test_spool_crash.py \
+		tests/process/test_roles.py -k "histories or kill_of_the_sidecar"
+
 docs: $(INSTALLED) ## Write the pages that are made from the code
 	$(BIN)/python tools/make_docs.py
 
@@ -35,6 +39,9 @@ bench: $(INSTALLED) ## Measure against the limits: make bench, or make bench nam
 
 timescale: ## Build and start a real TimescaleDB on loopback; prints its URL
 	@tools/timescale.sh
+
+secrets: $(INSTALLED) ## Make the passwords and tokens of deploy/compose.yaml, those that are missing
+	@$(BIN)/python -m tools.make_secrets
 
 build: $(INSTALLED) ## Make the wheel and the sdist in dist/
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

@@ -22,6 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--require-timescale", action="store_true", help="fail where the timescale lane cannot run, as in CI"
     )
+    group.addoption("--soak", type=int, default=1, metavar="N", help="N times as many random histories and kills")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,6 +50,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def lane(request: pytest.FixtureRequest) -> str:
     """`embedded` or `timescale`."""
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def soak(pytestconfig: pytest.Config) -> int:
+    """How many times more than usual a random test tries."""
+    return int(pytestconfig.getoption("--soak"))
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from fabmon.settings import ROLES, SECRETS, description, variable
 _HEAD = """# Configuration
 
 Made from `src/fabmon/settings.py` by `make docs`. Every setting is an environment variable; `--host`, `--port`,
-`--data-dir` and `--allow-anonymous` are flags of `fabmon serve` too. A name that begins with `FABMON_` and is not listed
-here, or a value out of bounds, stops the start. `fabmon config --role ROLE` prints what is in force, and where each value
-comes from.
+`--data-dir`, `--allow-anonymous`, `--tls-cert`, `--tls-key` and `--tls-client-ca` are flags of `fabmon serve` too.
+A name that begins with `FABMON_` and is not listed here, or a value out of bounds, stops the start.
+`fabmon config --role ROLE` prints what is in force, and where each value comes from.
 
 A secret may come from a file instead: put `_FILE` behind its name and the path as its value.
 """

@@ -14,4 +14,7 @@ if [ -z "${FABMON_TEST_DATABASE_URL:-}" ]; then
     echo "test.sh: running the embedded lane alone" >&2
   fi
 fi
+if [ "${CI:-}" = true ]; then
+  tools/promtool.sh >/dev/null
+fi
 exec "$@"

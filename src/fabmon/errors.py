@@ -9,13 +9,16 @@
     │   ├── BadEvent         one event breaks a rule; `code` says which
     │   ├── BadParameter     a query parameter is unknown or has a bad value
     │   ├── NotFound         no such route or thing
-    │   └── UnknownSite      central has no such site
+    │   ├── UnknownSite      central has no such site
+    │   ├── Unauthorized     no token, or none that is known
+    │   └── Forbidden        the token may not do this
     ├── Unavailable          may be tried again; nothing of the request was kept
     │   ├── Overloaded       more requests wait than the limit allows
     │   ├── StoreUnavailable the database does not answer
     │   ├── SpoolFull        the spool is at its bound, or its disk is full
     │   ├── SpoolFailed      the disk under the spool fails
-    │   └── PeerUnavailable  another fabmon does not answer, or says 5xx
+    │   ├── PeerUnavailable  another fabmon does not answer, or says 5xx
+    │   └── TooManyFailures  an address presented too many wrong tokens
     ├── PeerRefused          another fabmon answered, and says no to the request as a whole
     ├── SiteFailed           central: the one site that was asked gave no answer (502)
     │   └── SiteTooSlow      ... within the deadline (504)
@@ -76,6 +79,14 @@ class UnknownSite(BadRequest):
     code = "unknown_site"
 
 
+class Unauthorized(BadRequest):
+    code = "unauthorized"
+
+
+class Forbidden(BadRequest):
+    code = "forbidden"
+
+
 class Unavailable(FabmonError):
     code = "unavailable"
     retry_after_seconds: float = 1.0
@@ -105,7 +116,18 @@ class SpoolFailed(Unavailable):
 
 
 class PeerUnavailable(Unavailable):
+    """*asked_to_wait_seconds* is what the answer's Retry-After says; *status* is None when there was no answer."""
+
     code = "peer_unavailable"
+
+    def __init__(self, detail: str, status: int | None = None, asked_to_wait_seconds: float = 0.0) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.asked_to_wait_seconds = asked_to_wait_seconds
+
+
+class TooManyFailures(Unavailable):
+    code = "too_many_failures"
 
 
 class PeerRefused(FabmonError):

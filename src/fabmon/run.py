@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -18,13 +19,16 @@ from ipaddress import ip_address
 import uvicorn
 
 from fabmon.errors import FabmonError, SettingsError, StartError
+from fabmon.httpd.limits import SWEEP_EVERY_TICKS, Limits, limited, sweep
 from fabmon.httpd.role import Role
+from fabmon.httpd.tls import renewal, server_context
 from fabmon.logs import Log
 from fabmon.settings import Settings
 
 log = Log("fabmon.run")
 
 _BACKLOG = 2048
+_OTHER_FILES = 160  # the spool, the database, the peers
 
 
 def run_role(opened: AbstractAsyncContextManager[Role], settings: Settings, port: int, *, with_parent: bool) -> None:
@@ -34,20 +38,22 @@ def run_role(opened: AbstractAsyncContextManager[Role], settings: Settings, port
     signal ends the process at once. Raises SettingsError or StartError when it cannot start.
     """
     refuse_open_doors(settings)
+    tls = _tls(settings)
     with _listen(settings.host, port) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
-            runner.run(_serve(opened, settings, listener, with_parent))
+            runner.run(_serve(opened, settings, tls, listener, with_parent))
         except BaseExceptionGroup as group:
             raise first_cause(group) from group
 
 
 def refuse_open_doors(settings: Settings) -> None:
-    """Beyond loopback anyone could write events and read jobs."""
-    if settings.allow_anonymous or _is_loopback(settings.host):
+    """Beyond loopback anyone could write events and read jobs, unless tokens say who may."""
+    if settings.tokens_file or settings.allow_anonymous or _is_loopback(settings.host):
         return
     raise SettingsError(
         f"FABMON_HOST: {settings.host} is reachable from other machines; "
-        "listen on 127.0.0.1, or say --allow-anonymous if everyone there may write and read"
+        "set FABMON_TOKENS_FILE (`fabmon token new` makes it), listen on 127.0.0.1, "
+        "or say --allow-anonymous if everyone there may write and read"
     )
 
 
@@ -60,47 +66,70 @@ def first_cause(error: BaseException) -> BaseException:
 
 
 async def _serve(
-    opened: AbstractAsyncContextManager[Role], settings: Settings, listener: socket.socket, with_parent: bool
+    opened: AbstractAsyncContextManager[Role],
+    settings: Settings,
+    tls: ssl.SSLContext | None,
+    listener: socket.socket,
+    with_parent: bool,
 ) -> None:
     stop = _Stop()
     with _signals_to(stop), _parent_watched(stop, with_parent):
         try:
             async with opened as role:
-                await _answer(role, settings, listener, stop)
+                await _answer(role, settings, tls, listener, stop)
         except asyncio.CancelledError:
             if not stop.asked:
                 raise
     log.info("role.stopped")
 
 
-async def _answer(role: Role, settings: Settings, listener: socket.socket, stop: "_Stop") -> None:
+async def _answer(
+    role: Role, settings: Settings, tls: ssl.SSLContext | None, listener: socket.socket, stop: "_Stop"
+) -> None:
     # What exists now lives as long as the process; a batch makes some ten thousand objects that die together.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     config = uvicorn.Config(
         role.app,
-        http="httptools",
+        http=limited(Limits(settings.head_max_bytes, settings.request_timeout_s, _connections(settings))),
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
+        # Whoever can set a header could choose his address (httpd/access.py looks at it).
+        proxy_headers=False,
+        ssl_context_factory=(lambda _config, _default: tls) if tls else None,
+        timeout_keep_alive=max(1, round(settings.keep_alive_s)),
         timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s)),
     )
-    stop.server = _Server(config, role.stop_streams)
+    renew = renewal(tls, settings.tls_cert, settings.tls_key) if tls else None
+    stop.server = _Server(config, role.stop_streams, renew)
     host, port = listener.getsockname()[:2]
-    log.info("role.serving", url=f"http://{host}:{port}")
+    log.info("role.serving", url=f"{'https' if tls else 'http'}://{host}:{port}")
+    if tls is None and not _is_loopback(settings.host):
+        log.warning("role.plain_http", host=host, action="tokens and events cross the network readable; see --tls-cert")
     await stop.server.serve([listener])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, stop_streams: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, stop_streams: Callable[[], None], renew: Callable[[], None] | None
+    ) -> None:
         super().__init__(config)
         self._stop_streams = stop_streams
+        self._renew = renew
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % SWEEP_EVERY_TICKS == 0:
+            sweep(self.server_state.connections)
+            if self._renew is not None:
+                self._renew()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stop_streams()
@@ -179,6 +208,29 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror or str(error)
         raise StartError(f"port {port} on {host}: {reason}; choose another with --port or FABMON_PORT") from None
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if not (settings.tls_cert or settings.tls_key or settings.tls_client_ca):
+        return None
+    return server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def _connections(settings: Settings) -> int:
+    """As many as are wanted, or as the system's limit on open files leaves room for."""
+    if sys.platform == "win32":
+        return settings.max_connections
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.max_connections + settings.max_connections // 8 + _OTHER_FILES
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    most = max(8, (soft - _OTHER_FILES) * 8 // 9)
+    if most < settings.max_connections:
+        log.warning("role.few_files", max_connections=most, action=f"open files are limited to {soft} (ulimit -n)")
+    return min(most, settings.max_connections)
 
 
 def _is_loopback(host: str) -> bool:

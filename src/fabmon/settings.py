@@ -42,10 +42,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
     allow_anonymous: Annotated[bool, Meta(description="Listen beyond loopback without tokens.")] = False
+    tokens_file: Annotated[
+        str, Meta(description="Accepted tokens, hashed (`fabmon token`); empty: no token is asked for.")
+    ] = ""
     data_dir: Annotated[str, Meta(description="Where embedded data and, by default, the spool live.")] = ""
     log_level: Annotated[
         str, Meta(pattern="^(debug|info|warning|error)$", description="Least level that is logged.")
     ] = "info"
+    tls_cert: Annotated[str, Meta(description="Certificate chain (PEM) to serve HTTPS with; empty: plain HTTP.")] = ""
+    tls_key: Annotated[str, Meta(description="Its key, without a pass phrase; empty: it stands in tls_cert.")] = ""
+    tls_client_ca: Annotated[str, Meta(description="CA (PEM); callers must present a certificate of it.")] = ""
+    max_connections: Annotated[
+        int, Meta(ge=8, le=1_000_000, description="Most connections at a time; past that 503.")
+    ] = 4000
+    request_timeout_s: Annotated[
+        Seconds, Meta(description="Time for a caller to send one request, or to go on reading an answer.")
+    ] = 30.0
+    keep_alive_s: Annotated[Seconds, Meta(description="How long an idle connection stays open.")] = 75.0
+    head_max_bytes: Annotated[
+        int, Meta(ge=1024, le=1024**2, description="Most bytes of a request line with its headers; past that 431.")
+    ] = 65_536
     stop_timeout_s: Annotated[Seconds, Meta(description="Time to finish accepted requests after SIGTERM.")] = 10.0
 
     @property
@@ -60,6 +76,15 @@ class SpoolSettings(Settings, frozen=True, kw_only=True):
     spool_max_bytes: Annotated[
         int, Meta(ge=1024 * 1024, description="Most bytes in the spool; past that new events get 507.")
     ] = 1024**3
+    spool_policy: Annotated[
+        str, Meta(pattern="^(reject|drop_oldest)$", description="At the bound: `reject` new events, or `drop_oldest`.")
+    ] = "reject"
+    spool_max_age_s: Annotated[
+        float, Meta(ge=0, le=10**9, description="Pending events older than this are dropped and counted; 0: never.")
+    ] = 0.0
+    spool_min_free_bytes: Annotated[
+        int, Meta(ge=0, description="New events get 507 when the disk would have less left than this; 0: no bound.")
+    ] = 0
 
 
 class SidecarSettings(SpoolSettings, frozen=True, kw_only=True):
@@ -72,6 +97,9 @@ class SidecarSettings(SpoolSettings, frozen=True, kw_only=True):
         Seconds, Meta(description="How long an answer waits for the site before the event is spooled.")
     ] = 2.0
     token: Annotated[str, Meta(description="The token to present to the Local API.")] = ""
+    ca: Annotated[str, Meta(description="CA (PEM) of the Local API; empty: those of the system.")] = ""
+    client_cert: Annotated[str, Meta(description="Certificate (PEM) to present to the Local API.")] = ""
+    client_key: Annotated[str, Meta(description="Its key, without a pass phrase.")] = ""
 
     @property
     def spool_path(self) -> Path:
@@ -109,6 +137,9 @@ class CentralSettings(Settings, frozen=True, kw_only=True):
     )
     site_deadline_s: Annotated[Seconds, Meta(description="How long a site may take to answer.")] = 3.0
     token: Annotated[str, Meta(description="The token to present to the sites.")] = ""
+    ca: Annotated[str, Meta(description="CA (PEM) of the sites; empty: those of the system.")] = ""
+    client_cert: Annotated[str, Meta(description="Certificate (PEM) to present to the sites.")] = ""
+    client_key: Annotated[str, Meta(description="Its key, without a pass phrase.")] = ""
 
 
 ROLES: Final[dict[str, type[Settings]]] = {

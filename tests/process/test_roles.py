@@ -71,9 +71,11 @@ def test_sigterm_finishes_what_was_accepted(sidecar: Service, local: Service) ->
     assert _stored(local) >= {*accepted, *more}
 
 
-def test_kill_of_the_sidecar_and_of_local_loses_no_acknowledged_event(sidecar: Service, local: Service) -> None:
+def test_kill_of_the_sidecar_and_of_local_loses_no_acknowledged_event(
+    sidecar: Service, local: Service, soak: int
+) -> None:
     accepted: list[str] = []
-    for victim in (sidecar, local, sidecar, local):
+    for victim in (sidecar, local, sidecar, local) * soak:
         with _reporting(sidecar) as these:
             _more(these, 60)
             victim.kill()

@@ -85,7 +85,7 @@ def test_a_subjob_and_the_environment_of_the_program(sidecar: Sidecar, environme
     assert (subjob["entity"]["sub_key"], subjob["site_id"]) == ("W-01", "fab7")
     assert in_subjob.stdout.decode().split() == [parent, "recipe-runner", sidecar.url]
     assert in_job.stdout.decode().split()[0] == job["entity"]["id"]
-    assert sidecar.tokens == [None, None, "Bearer secret", "Bearer secret"]
+    assert list(dict.fromkeys(sidecar.tokens)) == [None, "Bearer secret"]
 
 
 def test_the_whole_tree_is_counted(sidecar: Sidecar, environment: dict[str, str], tmp_path: Path) -> None:

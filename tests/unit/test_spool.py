@@ -4,14 +4,16 @@ import asyncio
 import errno
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from fabmon.clock import now
 from fabmon.errors import SpoolFailed, SpoolFull, StartError
-from fabmon.spool import files
+from fabmon.spool.dead import Letter
+from fabmon.spool.disk import Disk
+from fabmon.spool.limits import Limits
 from fabmon.spool.spool import Spool, open_spool
-from fabmon.wire.event import Rejection
 
 LIMIT = 64 * 1024 * 1024
 
@@ -22,6 +24,12 @@ def raws(count: int, begin: int = 0) -> list[bytes]:
 
 async def contents(spool: Spool) -> list[bytes]:
     return [record.raw for record in await spool.read(max_events=100_000)]
+
+
+def balanced(spool: Spool) -> bool:
+    books = spool.books
+    ended = books.delivered + books.dead + books.set_aside + sum(books.dropped.values())
+    return spool.accepted == ended + spool.pending and spool.pending >= 0
 
 
 async def test_what_was_appended_is_there_after_a_restart_in_order(tmp_path: Path) -> None:
@@ -49,9 +57,8 @@ async def test_acknowledged_events_do_not_come_again(tmp_path: Path) -> None:
         assert await contents(spool) == raws(1, 99)
 
 
-async def test_delivered_segments_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "SEGMENT_BYTES", 100)
-    async with open_spool(tmp_path, LIMIT) as spool:
+async def test_delivered_segments_are_deleted(tmp_path: Path) -> None:
+    async with open_spool(tmp_path, Limits(LIMIT, segment_bytes=100)) as spool:
         for n in range(20):
             await spool.append(raws(4, 4 * n))
         assert len(list(tmp_path.glob("*.segment"))) == 20
@@ -89,8 +96,9 @@ async def test_every_damaged_byte_costs_at_most_the_record_it_hit(tmp_path: Path
                 assert len(left) >= len(untouched) - 1, (place, damaged)
                 await spool.append([b'{"n":"new"}'])
                 assert (await contents(spool))[-1] == b'{"n":"new"}'
+                assert balanced(spool)
             for path in (tmp_path / "spool").glob("*"):
-                if path.name != "lock" and path != segment:
+                if path.name not in ("lock", "id", "set-aside") and path != segment:
                     path.unlink()
 
 
@@ -106,28 +114,76 @@ async def test_the_bound_is_kept_and_what_is_refused_is_not_there(tmp_path: Path
         await spool.append(raws(1))
 
 
+class Failing(Disk):
+    """A real disk that fails where the test says."""
+
+    def __init__(self) -> None:
+        self.fsync_fails_with = 0
+        self.read_fails = False
+        self.fsynced: list[int] = []
+
+    def fsync(self, descriptor: int) -> None:
+        self.fsynced.append(os.fstat(descriptor).st_ino)
+        if self.fsync_fails_with:
+            raise OSError(self.fsync_fails_with, os.strerror(self.fsync_fails_with))
+        super().fsync(descriptor)
+
+    def open_read(self, path: Path) -> BinaryIO:
+        if self.read_fails and path.suffix == ".segment":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().open_read(path)
+
+
 @pytest.mark.parametrize(("code", "error"), [(errno.ENOSPC, SpoolFull), (errno.EIO, SpoolFailed)])
-async def test_after_a_failed_fsync_the_segment_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception]
-) -> None:
-    async with open_spool(tmp_path, LIMIT) as spool:
+async def test_after_a_failed_fsync_the_segment_is_given_up(tmp_path: Path, code: int, error: type[Exception]) -> None:
+    disk = Failing()
+    async with open_spool(tmp_path, LIMIT, disk) as spool:
         await spool.append(raws(2))
         first = sorted(tmp_path.glob("*.segment"))
-
-        def fail(descriptor: int) -> None:
-            raise OSError(code, os.strerror(code))
-
-        with monkeypatch.context() as patch:
-            patch.setattr(files, "fsync", fail)
-            with pytest.raises(error):
-                await spool.append(raws(1, 2))
+        disk.fsync_fails_with = code
+        with pytest.raises(error):
+            await spool.append(raws(1, 2))
+        failed_on = disk.fsynced[-1]
+        disk.fsync_fails_with = 0
         assert await contents(spool) == raws(2)
         await spool.append(raws(1, 3))
+        assert failed_on not in disk.fsynced[disk.fsynced.index(failed_on) + 2 :]
         assert await contents(spool) == [*raws(2), *raws(1, 3)]
         assert sorted(tmp_path.glob("*.segment"))[0] == first[0]
         assert len(list(tmp_path.glob("*.segment"))) == 2
     async with open_spool(tmp_path, LIMIT) as spool:
         assert await contents(spool) == [*raws(2), *raws(1, 3)]
+
+
+async def test_a_segment_that_cannot_be_read_is_tried_again_then_set_aside(tmp_path: Path) -> None:
+    disk = Failing()
+    async with open_spool(tmp_path, Limits(LIMIT, segment_bytes=10), disk) as spool:
+        await spool.append(raws(3))
+        disk.read_fails = True
+        for _ in range(4):
+            with pytest.raises(SpoolFailed):
+                await spool.read()
+        disk.read_fails = False
+        assert await contents(spool) == raws(3)
+        disk.read_fails = True
+        for _ in range(4):
+            with pytest.raises(SpoolFailed):
+                await spool.read()
+        assert await spool.read() == []
+        assert (spool.books.set_aside, spool.pending, balanced(spool)) == (3, 0, True)
+        kept = [path.read_bytes() for path in (tmp_path / "set-aside").iterdir()]
+        assert len(kept) == 1
+        assert raws(3)[1] in kept[0]
+
+
+async def test_a_reader_that_finds_nothing_passes_over_no_event_that_came_meanwhile(tmp_path: Path) -> None:
+    async with open_spool(tmp_path, LIMIT) as spool:
+        await spool.append(raws(3))
+        next(tmp_path.glob("*.segment")).unlink()
+        assert await spool.read() == []
+        await spool.append(raws(1, 9))
+        assert await contents(spool) == raws(1, 9)
+        assert (spool.books.set_aside, balanced(spool)) == (3, True)
 
 
 async def test_a_real_file_size_limit_is_survived(tmp_path: Path) -> None:
@@ -162,11 +218,13 @@ async def test_dead_letters_are_kept_with_their_reason(tmp_path: Path) -> None:
     async with open_spool(tmp_path, LIMIT) as spool:
         await spool.append(raws(2))
         records = await spool.read()
-        await spool.bury([(records[1], Rejection(1, "wrong_site", "this is site fab1"))])
-        assert spool.dead_letters == 1
+        letter = Letter(records[1], "wrong_site", "this is site fab1", 422, 3, now(), now())
+        await spool.acknowledge(2, [letter])
+        assert (spool.dead_letters, spool.books.dead, spool.books.delivered, spool.pending) == (1, 1, 1, 0)
     line = (tmp_path / "dead.jsonl").read_text()
     assert '"code":"wrong_site"' in line
     assert '"event":{"n":1}' in line
+    assert '"attempts":3,"status":422' in line
     assert f"{now():%Y-%m-%d}" in line
     async with open_spool(tmp_path, LIMIT) as spool:
         assert spool.dead_letters == 1

@@ -119,7 +119,7 @@ def test_it_imports_where_the_posix_modules_are_missing() -> None:
         "for name in ('pthread_sigmask', 'sigtimedwait', 'sigwait'): delattr(signal, name)\n"
         "for name in ('wait4', 'fork', 'posix_spawnp', 'sysconf', 'getpgid', 'getpgrp', 'getsid'): delattr(os, name)\n"
         "sys.platform = 'win32'\n"
-        "import fabmon.sdk.usage, fabmon.sdk.child, fabmon.sdk.report, fabmon.cli.run\n"
+        "import fabmon.sdk.usage, fabmon.sdk.child, fabmon.sdk.emitter, fabmon.cli.run\n"
         "command = ['--', sys.executable, '-c', 'exit(3)']\n"
         "sys.exit(fabmon.cli.run.run(['--app', 'x', '--url', 'http://127.0.0.1:1', *command]))"
     )

@@ -1,6 +1,7 @@
 """`fabmon jobs`: the job list in the terminal."""
 
 import os
+import ssl
 import sys
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fabmon.errors import SettingsError, StartError
+from fabmon.peer.tls import client_context, handshake_failure
 from fabmon.wire.codec import decode_object
 
 DEFAULT_URL: Final = "http://localhost:18000"
@@ -52,15 +54,22 @@ def _fetch(address: str) -> bytes:
     if token := os.environ.get("FABMON_TOKEN"):
         headers["authorization"] = f"Bearer {token}"
     try:
-        with urlopen(Request(address, headers=headers), timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - checked above
+        with urlopen(Request(address, headers=headers), timeout=_TIMEOUT_SECONDS, context=_tls()) as response:  # noqa: S310 - checked above
             content: bytes = response.read()
             return content
     except HTTPError as error:
         problem = decode_object(error.read()) or {}
         raise StartError(f"{error.code}: {problem.get('detail', error.reason)}") from None
     except (URLError, OSError) as error:
-        reason = getattr(error, "reason", error)
+        tls = handshake_failure(error) if address.startswith("https") else ""
+        reason = tls or getattr(error, "reason", None) or error
         raise StartError(f"{address.partition('/v1/')[0]} does not answer: {reason}") from None
+
+
+def _tls() -> ssl.SSLContext:
+    """As the roles have it: FABMON_CA, FABMON_CLIENT_CERT, FABMON_CLIENT_KEY."""
+    names = ("FABMON_CA", "FABMON_CLIENT_CERT", "FABMON_CLIENT_KEY")
+    return client_context(*(os.environ.get(name, "") for name in names))
 
 
 def _show(items: list[dict[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 """`fabmon run --app NAME -- COMMAND ...`: any program as a job.
 
-How the program is started and how signals reach it: sdk/child.py. How the report is sent or kept: sdk/report.py.
+How the program is started and how signals reach it: sdk/child.py. How the report is sent or kept: sdk/emitter.py.
+What the program may say on its way: sdk/lines.py. The end of its stderr: sdk/tail.py.
 
 Exit code. The program's own; 128+N when signal N killed it, as a shell says it; 127 when it was not found, 126 when it
 cannot be executed, 2 for a mistake in the options, before anything is started.
@@ -24,13 +25,18 @@ from uuid import UUID, uuid4
 
 from fabmon.clock import monotonic, now
 from fabmon.errors import BadEvent, SettingsError
+from fabmon.sdk.address import DEFAULT_SITE_ID, DEFAULT_URL, read_address
 from fabmon.sdk.child import End, run_child
-from fabmon.sdk.report import DEFAULT_SITE_ID, DEFAULT_URL, Reporter, app_of, check, event_of, read_address
+from fabmon.sdk.emitter import Emitter
+from fabmon.sdk.events import check, event_of
+from fabmon.sdk.lines import Lines, Said
+from fabmon.sdk.tail import Tail
 from fabmon.wire.event import Entity, Kind, Status
+from fabmon.wire.ids import app_of
 
 STOPPING: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 OWN_METADATA: Final = frozenset(
-    {"command", "arguments", "argument_count", "host", "pid", "exit_code", "signal", "error"}
+    {"command", "arguments", "argument_count", "host", "pid", "exit_code", "signal", "error", "stderr_tail"}
 )
 ARGUMENTS_LIMIT_CHARACTERS: Final = 8_000
 
@@ -48,32 +54,50 @@ def run(arguments: list[str]) -> int:
     except (SettingsError, BadEvent) as error:
         print(f"fabmon run: {error}", file=sys.stderr)
         return 2
-    reporter = Reporter(address, str(entity.id))
+    emitter = Emitter(address, str(entity.id))
     environment = {
         **os.environ,
         "FABMON_JOB_ID": str(entity.parent_id or entity.id),
         "FABMON_APP": options.app,
         "FABMON_URL": options.url,
+        "FABMON_SITE_ID": options.site,
     }
+
+    def say(said: Said) -> None:
+        emitter.send(event(said.kind, now(), metrics=said.metrics, metadata=said.metadata))
+
+    lines = None if sys.platform == "win32" else Lines(say)
+    if lines is not None:
+        environment["FABMON_EVENTS_FD"] = str(lines.writer)
+    tail = Tail()
     started_at, begun = now(), monotonic()
 
     def when_started(pid: int | None) -> None:
         own = {} if pid is None else {"pid": pid}
-        reporter.send(event("started", started_at, status="running", metadata=metadata | own))
+        emitter.send(event("started", started_at, status="running", metadata=metadata | own))
+        if lines is not None:
+            lines.start()
 
     end, usage = run_child(command, environment, when_started)
     duration_s = monotonic() - begun
-    if end.error is not None:
-        print(f"fabmon run: {end.error}", file=sys.stderr)
     kind, status = outcome(end)
     exit_code = end.code if end.code >= 0 else 128 - end.code
-    trouble = reporter.close(
+    ending = _ending(end, exit_code)
+    if status == "failed" and not options.no_stderr and (shown := tail.read()):
+        ending["stderr_tail"] = _shown(shown)
+    if lines is not None:
+        lines.stop()
+        if lines.not_understood:
+            ending["event_lines_not_understood"] = lines.not_understood
+    if end.error is not None:
+        print(f"fabmon run: {end.error}", file=sys.stderr)
+    trouble = emitter.close(
         event(
             kind,
             now(),
             status=status,
             metrics={"duration_s": duration_s, "exit_code": exit_code, **usage._asdict()},
-            metadata=_ending(end, exit_code),
+            metadata=ending,
         )
     )
     if trouble is not None:
@@ -104,7 +128,8 @@ def _read_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
         description="Run any program as a job: its start, end, duration, CPU, peak memory and exit code are reported.",
         epilog="The program's output, exit code and signals pass through. A sidecar that is away changes nothing: the "
         "report is kept on disk and sent by a later run. "
-        "The program finds FABMON_JOB_ID, FABMON_APP and FABMON_URL in its environment.",
+        "The program finds FABMON_JOB_ID, FABMON_APP and FABMON_URL in its environment, and may write lines such as "
+        "`progress 0.5` and `metric wafers=25` to the file descriptor FABMON_EVENTS_FD.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -114,6 +139,11 @@ def _read_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
     add("--parent", metavar="ID", help='report a subjob of this job; inside a job: --parent "$FABMON_JOB_ID"')
     add("--meta", metavar="a=b", nargs="+", action="extend", default=[], help="metadata, as often as needed")
     add("--with-arguments", action="store_true", help="report the arguments too; by default not: they may be secret")
+    add(
+        "--no-stderr",
+        action="store_true",
+        help="do not report the end of stderr when a failed program wrote it to a file",
+    )
     add("--url", metavar="URL", help=f"the sidecar; default FABMON_URL or {DEFAULT_URL}")
     add(
         "--site",

@@ -28,10 +28,21 @@ def serve(
     allow_anonymous: Annotated[
         bool | None, typer.Option("--allow-anonymous", help="Listen beyond loopback without tokens.")
     ] = None,
+    tls_cert: Annotated[str | None, typer.Option(help="Certificate chain (PEM) to serve HTTPS with.")] = None,
+    tls_key: Annotated[str | None, typer.Option(help="Its key.")] = None,
+    tls_client_ca: Annotated[str | None, typer.Option(help="Callers must present a certificate of this CA.")] = None,
     with_parent: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Run one role until SIGTERM; everything else is set by FABMON_* variables (see `fabmon config`)."""
-    flags = {"host": host, "port": port, "data_dir": data_dir, "allow_anonymous": allow_anonymous}
+    flags = {
+        "host": host,
+        "port": port,
+        "data_dir": data_dir,
+        "allow_anonymous": allow_anonymous,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "tls_client_ca": tls_client_ca,
+    }
     if role is RoleName.sidecar:
         sidecar = load(SidecarSettings, os.environ, flags)
         logs.configure(role, sidecar.log_level)

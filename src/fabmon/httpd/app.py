@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fabmon.httpd.access import Access, Guarded
 from fabmon.httpd.problems import HANDLERS
 from fabmon.metrics import REQUESTS
 from fabmon.wire.codec import encode
@@ -19,9 +20,13 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 _JSON: Final = "application/json"
 
 
-def build_app(routes: Sequence[BaseRoute]) -> Starlette:
-    """An application over *routes*; errors become problem+json, requests are counted by route and status."""
-    app = Starlette(routes=list(routes), exception_handlers=dict(HANDLERS), middleware=[Middleware(_Counted)])
+def build_app(routes: Sequence[BaseRoute], access: Access | None) -> Starlette:
+    """An application over *routes*; errors become problem+json, requests are counted by route and status.
+
+    With *access* every request shows its token first; without, nobody asks.
+    """
+    middleware = [Middleware(_Counted), *([Middleware(Guarded, access)] if access else [])]
+    app = Starlette(routes=list(routes), exception_handlers=dict(HANDLERS), middleware=middleware)
     app.router.redirect_slashes = False
     return app
 

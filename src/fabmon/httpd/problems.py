@@ -13,6 +13,7 @@ from fabmon.errors import (
     BadParameter,
     BadRequest,
     FabmonError,
+    Forbidden,
     NotAnArray,
     NotFound,
     NotJson,
@@ -24,6 +25,8 @@ from fabmon.errors import (
     SpoolFull,
     StoreUnavailable,
     TooLarge,
+    TooManyFailures,
+    Unauthorized,
     Unavailable,
     UnknownSite,
 )
@@ -44,11 +47,14 @@ CATALOGUE: Final[dict[type[FabmonError], tuple[str, int]]] = {
     BadParameter: ("A query parameter is wrong", 422),
     NotFound: ("There is no such thing", 404),
     UnknownSite: ("There is no such site", 404),
+    Unauthorized: ("A valid token is needed", 401),
+    Forbidden: ("The token may not do this", 403),
     Unavailable: ("Not now; try again", 503),
     Overloaded: ("Too many requests are waiting; try again", 503),
     StoreUnavailable: ("The database does not answer; try again", 503),
     SpoolFull: ("The spool is full; try again later", 507),
     SpoolFailed: ("The disk under the spool fails; try again later", 503),
+    TooManyFailures: ("Too many failed attempts; try again later", 429),
     PeerUnavailable: ("The other side does not answer; try again", 503),
     SiteFailed: ("The site gave no answer", 502),
     SiteTooSlow: ("The site gave no answer in time", 504),
@@ -63,7 +69,7 @@ async def on_fabmon_error(request: Request, error: Exception) -> Response:
     retry_after = error.retry_after_seconds if isinstance(error, Unavailable) else 0.0
     parameter = error.parameter if isinstance(error, BadParameter) else ""
     problem = Problem(_type(code), title, status, str(error), request.url.path, code, parameter, retry_after)
-    return answer(problem)
+    return answer(problem, {"www-authenticate": "Bearer"} if status == 401 else None)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

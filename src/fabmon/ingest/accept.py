@@ -1,10 +1,12 @@
 """The front doors for events: POST /v1/ingest/events and /v1/ingest/events:batch, on sidecar and local alike.
 
+The other doors, ping.py and openlineage.py, make events of what they get and go on here.
+
 Plain ASGI: these two carry nearly all requests, and a Request object costs as much as decoding an event. The sink behind
 them decides what durable means; they only judge the events and say what became of them.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final, Literal
 
 from starlette.requests import ClientDisconnect
@@ -36,18 +38,18 @@ _HEADERS: Final = (b"content-type", b"application/json")
 def ingest_routes(sink: Sink, style: Style, site_id: str | None) -> list[Route]:
     """Both routes over *sink*; *style* says which of the contract's two answers a batch gets."""
     return [
-        Route("/v1/ingest/events", _Door(_take_one(sink, site_id)), methods=["POST"]),
-        Route("/v1/ingest/events:batch", _Door(_take_batch(sink, style, site_id)), methods=["POST"]),
+        Route("/v1/ingest/events", Door(_take_one(sink, site_id)), methods=["POST"]),
+        Route("/v1/ingest/events:batch", Door(_take_batch(sink, style, site_id)), methods=["POST"]),
     ]
 
 
-_Take = Callable[[Scope, Receive], Awaitable[tuple[int, bytes]]]
+Take = Callable[[Scope, Receive], Awaitable[tuple[int, bytes]]]
 
 
-class _Door:
+class Door:
     """An ASGI endpoint; a class, because Starlette takes functions for `Request` handlers."""
 
-    def __init__(self, take: _Take) -> None:
+    def __init__(self, take: Take) -> None:
         self._take = take
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,44 +62,54 @@ class _Door:
         await send({"type": "http.response.body", "body": body})
 
 
-def _take_one(sink: Sink, site_id: str | None) -> _Take:
+def _take_one(sink: Sink, site_id: str | None) -> Take:
     async def take(scope: Scope, receive: Receive) -> tuple[int, bytes]:
-        body = await read_body(scope, receive, EVENT_LIMIT_BYTES)
-        event = read_event(body, now=now(), site_id=site_id)
-        receipt = await sink(Batch([event], [as_line(body)]))
-        _count(receipt)
-        if receipt.rejected:
-            raise BadEvent(receipt.rejected[0].detail, receipt.rejected[0].code)
-        return 200, b'{"ok":true,"duplicate":true}' if receipt.duplicates else b'{"ok":true}'
+        return await put_one(sink, await read_body(scope, receive, EVENT_LIMIT_BYTES), site_id)
 
     return take
 
 
-def _take_batch(sink: Sink, style: Style, site_id: str | None) -> _Take:
+async def put_one(sink: Sink, body: bytes, site_id: str | None) -> tuple[int, bytes]:
+    """Judge the one event in *body*, hand it on, and answer. Raises what the caller did wrong."""
+    event = read_event(body, now=now(), site_id=site_id)
+    receipt = await sink(Batch([event], [as_line(body)]))
+    _count(receipt)
+    if receipt.rejected:
+        raise BadEvent(receipt.rejected[0].detail, receipt.rejected[0].code)
+    return 200, b'{"ok":true,"duplicate":true}' if receipt.duplicates else b'{"ok":true}'
+
+
+def _take_batch(sink: Sink, style: Style, site_id: str | None) -> Take:
     async def take(scope: Scope, receive: Receive) -> tuple[int, bytes]:
         body = await read_body(scope, receive, BATCH_LIMIT_BYTES)
         batch = read_batch(body, now=now(), site_id=site_id)
-        receipt = await sink(batch) if batch.events else Receipt()
-        rejected = _all_rejected(batch, receipt)
-        _count(receipt, len(batch.rejected))
-        total = len(batch.events) + len(batch.rejected)
-        status = 200 if not rejected else 422 if len(rejected) == total else 207
-        answer: dict[str, object] = {"ok": not rejected}
-        if style == "sidecar":
-            answer |= {"forwarded": receipt.stored + receipt.duplicates, "spooled": receipt.spooled}
-        else:
-            answer |= {"stored": receipt.stored, "duplicates": receipt.duplicates, "spooled": receipt.spooled}
-        return status, encode(answer | {"rejected": rejected})
+        return await put_batch(sink, style, batch, len(batch.events) + len(batch.rejected))
 
     return take
 
 
-def _all_rejected(batch: Batch, receipt: Receipt) -> list[Rejection]:
+async def put_batch(
+    sink: Sink, style: Style, batch: Batch, total: int, unstored: Collection[int] = ()
+) -> tuple[int, bytes]:
+    """Hand the good events of *batch* on, and answer for all; of *total* elements those *unstored* are no events."""
+    receipt = await sink(batch) if batch.events else Receipt()
+    rejected = _all_rejected(batch, receipt, total, unstored)
+    _count(receipt, len(batch.rejected))
+    status = 200 if not rejected else 422 if len(rejected) == total else 207
+    answer: dict[str, object] = {"ok": not rejected}
+    if style == "sidecar":
+        answer |= {"forwarded": receipt.stored + receipt.duplicates, "spooled": receipt.spooled}
+    else:
+        answer |= {"stored": receipt.stored, "duplicates": receipt.duplicates, "spooled": receipt.spooled}
+    return status, encode(answer | {"rejected": rejected})
+
+
+def _all_rejected(batch: Batch, receipt: Receipt, total: int, unstored: Collection[int]) -> list[Rejection]:
     """What the rules refused and what the sink refused, with places in the body as it came."""
     if not receipt.rejected:
         return list(batch.rejected)
-    refused = {why.index for why in batch.rejected}
-    places = [place for place in range(len(batch.events) + len(refused)) if place not in refused]
+    refused = {why.index for why in batch.rejected} | set(unstored)
+    places = [place for place in range(total) if place not in refused]
     late = [Rejection(places[why.index], why.code, why.detail) for why in receipt.rejected]
     return sorted([*batch.rejected, *late], key=lambda why: why.index)
 

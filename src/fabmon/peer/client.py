@@ -4,6 +4,7 @@ What it answers is sorted into three: done, "not now" (PeerUnavailable: try agai
 whole is refused, and no repetition of it would do better).
 """
 
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -12,63 +13,85 @@ import aiohttp
 import msgspec
 
 from fabmon.errors import PeerRefused, PeerUnavailable
+from fabmon.peer.backoff import asked_to_wait
+from fabmon.peer.tls import handshake_failure
 from fabmon.version import __version__
 from fabmon.wire.codec import decode_object
 from fabmon.wire.event import Rejection
 
 # 10,000 jobs with all they carry; an endless answer must end somewhere.
 _ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
-_TRY_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
+_TRY_AGAIN: Final = frozenset({408, 425, 429})  # and all from 500 on
 
 
 class Sent(msgspec.Struct, frozen=True):
     """What a peer says of a batch; `rejected` holds places in it."""
 
     rejected: Sequence[Rejection] = ()
+    status: int | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):
     status: int
     content_type: str
     body: bytes
+    asked_to_wait_seconds: float = 0.0
 
 
 @asynccontextmanager
-async def open_peer(url: str, token: str = "", connections: int = 16) -> AsyncIterator["Peer"]:
-    """A peer at *url*; nothing is sent before the first call."""
+async def open_peer(
+    url: str,
+    token: str = "",
+    tls: ssl.SSLContext | None = None,
+    deadline_seconds: float | None = None,
+    connections: int = 16,
+) -> AsyncIterator["Peer"]:
+    """A peer at *url*, over *tls* where that is https; nothing is sent before the first call.
+
+    *deadline_seconds* bounds every question to it, whatever the question itself allows.
+    """
     # Uncompressed: nothing here unpacks, and central passes bytes on as they come.
     headers = {"user-agent": f"fabmon/{__version__}", "accept-encoding": "identity"}
     if token:
         headers["authorization"] = f"Bearer {token}"
-    connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=30)
+    connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=30, ssl=tls or True)
     # auto_decompress off: a small answer that unpacks to gigabytes is refused instead of read.
     async with aiohttp.ClientSession(connector=connector, headers=headers, auto_decompress=False) as session:
-        yield Peer(url.rstrip("/"), session)
+        yield Peer(url.rstrip("/"), session, deadline_seconds)
 
 
 class Peer:
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession, deadline_seconds: float | None = None) -> None:
         self.url = url
         self._session = session
+        self._deadline_seconds = deadline_seconds
 
-    async def send_batch(self, raws: Sequence[bytes], timeout_seconds: float) -> Sent:
+    async def send_batch(
+        self, raws: Sequence[bytes], timeout_seconds: float, headers: Mapping[str, str] | None = None
+    ) -> Sent:
         """Send events; when this returns, all but the rejected are durable at the peer.
 
         Raises PeerUnavailable (any of them may have arrived) or PeerRefused (none has).
         """
         body = b"[" + b",".join(raws) + b"]"
-        answer = await self._ask("POST", "/v1/ingest/events:batch", timeout_seconds, body=body)
+        answer = await self._ask("POST", "/v1/ingest/events:batch", timeout_seconds, body, headers=headers)
         if answer.status in (200, 207, 422):
             receipt = decode_object(answer.body)
             if receipt is not None and isinstance(receipt.get("rejected"), list):
-                return Sent(_rejections(receipt["rejected"], len(raws)))
-        if answer.status in _TRY_AGAIN or answer.status < 400:
-            raise PeerUnavailable(f"{self.url} answered {answer.status}")
+                return Sent(_rejections(receipt["rejected"], len(raws)), answer.status)
+        if answer.status in _TRY_AGAIN or answer.status < 400 or answer.status >= 500:
+            raise PeerUnavailable(f"{self.url} answered {answer.status}", answer.status, answer.asked_to_wait_seconds)
         raise PeerRefused(f"{self.url} answered {answer.status}", answer.status)
 
     async def get(self, path: str, query: Sequence[tuple[str, str]], timeout_seconds: float) -> Answer:
         """The peer's answer to a question, whatever its status; raises PeerUnavailable when there is none."""
+        if self._deadline_seconds is not None:
+            timeout_seconds = min(timeout_seconds, self._deadline_seconds)
         return await self._ask("GET", path, timeout_seconds, query=query)
+
+    async def post(self, path: str, body: bytes, timeout_seconds: float) -> Answer:
+        """The peer's answer, whatever its status; raises PeerUnavailable when there is none."""
+        return await self._ask("POST", path, timeout_seconds, body)
 
     async def _ask(
         self,
@@ -77,8 +100,9 @@ class Peer:
         timeout_seconds: float,
         body: bytes | None = None,
         query: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        headers: Mapping[str, str] = {"content-type": "application/json"} if body is not None else {}
+        kind: Mapping[str, str] = {"content-type": "application/json"} if body is not None else {}
         timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         try:
             async with self._session.request(
@@ -86,16 +110,20 @@ class Peer:
                 self.url + path,
                 data=body,
                 params=list(query),
-                headers=headers,
+                headers={**kind, **(headers or {})},
                 timeout=timeout,
                 allow_redirects=False,
             ) as response:
                 content = await _read_bounded(response)
-                return Answer(response.status, response.headers.get("content-type", ""), content)
+                said = response.headers
+                return Answer(response.status, said.get("content-type", ""), content, asked_to_wait(said))
         except TimeoutError as error:
             raise PeerUnavailable(f"{self.url} gave no answer within {timeout_seconds:g} s") from error
-        except (aiohttp.ClientError, ConnectionError, ValueError) as error:
-            raise PeerUnavailable(f"{self.url}: {type(error).__name__}: {error}") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            why = (
+                handshake_failure(error) if self.url.startswith("https") else ""
+            ) or f"{type(error).__name__}: {error}"
+            raise PeerUnavailable(f"{self.url}: {why}") from error
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

@@ -5,7 +5,7 @@ nothing waits for it: events go straight into the spool, and replay finds out wh
 """
 
 import asyncio
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -17,27 +17,44 @@ from fabmon.wire.event import Batch, Receipt, Sink
 
 log = Log("fabmon.relay")
 
+TOO_LARGE: Final = 413
+
+State = Literal["ok", "away", "refusing"]
+
 
 class Upstream(msgspec.Struct):
-    """Whether the other side takes events: `away` may end by itself, `refusing` needs a person (a token, a wrong URL)."""
+    """Whether the other side takes events: `away` may end by itself, `refusing` needs a person (a token, a wrong URL).
+
+    `held` is why the backlog waits although the other side takes events: it refuses most of what waits.
+    """
 
     name: str
-    state: Literal["ok", "away", "refusing"] = "ok"
+    state: State = "ok"
     reason: str = ""
+    held: str = ""
     since: float = msgspec.field(default_factory=monotonic)
+    took_at: float = float("-inf")  # when it last took a fresh event
+
+    @property
+    def pause(self) -> Literal["away", "refusing", "held"] | None:
+        """Why the backlog is not sent now."""
+        return self.state if self.state != "ok" else "held" if self.held else None
 
     def is_back(self) -> None:
         if self.state != "ok":
             log.info("upstream.back", upstream=self.name, away_seconds=round(monotonic() - self.since, 1))
         self._become("ok", "")
 
+    def took(self) -> None:
+        self.took_at = monotonic()
+
     def failed(self, error: Exception) -> None:
-        state: Literal["away", "refusing"] = "refusing" if isinstance(error, PeerRefused) else "away"
+        state: State = "refusing" if isinstance(error, PeerRefused) else "away"
         if self.state != state:
             log.warning("upstream.lost", upstream=self.name, state=state, reason=str(error), action="spooling")
         self._become(state, str(error))
 
-    def _become(self, state: Literal["ok", "away", "refusing"], reason: str) -> None:
+    def _become(self, state: State, reason: str) -> None:
         if self.state != state:
             self.since = monotonic()
         self.state, self.reason = state, reason
@@ -54,14 +71,19 @@ def forward(send: Sink, spool: Spool, upstream: Upstream, timeout_seconds: float
         if upstream.state == "ok":
             try:
                 async with asyncio.timeout(timeout_seconds):
-                    return await send(batch)
+                    receipt = await send(batch)
+                if receipt.stored or receipt.duplicates:
+                    upstream.took()
+                return receipt
             except Overloaded:
                 if not spool_when_busy:
                     raise
             except TimeoutError:
                 upstream.failed(Unavailable(f"no answer within {timeout_seconds:g} s"))
             except (Unavailable, PeerRefused) as error:
-                upstream.failed(error)
+                # Too large together; replay finds the size that passes, the others need not wait for that.
+                if not (isinstance(error, PeerRefused) and error.status == TOO_LARGE):
+                    upstream.failed(error)
         await spool.append(batch.raws)
         return Receipt(spooled=len(batch.raws))
 

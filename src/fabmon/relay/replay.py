@@ -1,76 +1,170 @@
 """The spool's way out: oldest first, acknowledged only after the other side has stored it.
 
 An event that the other side refuses for good goes to the dead letters, its neighbours arrive. When everything is refused
-(an expired token, a wrong URL), nothing is given up: the spool waits until that is mended.
+(an expired token, a wrong URL), or most of a long backlog (a wrong site id, a clock that is off), nothing is given up: the
+spool waits until that is mended, or until the other side takes a fresh event, which shows that it is the backlog's fault.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Final
 
-from fabmon.errors import PeerRefused, Unavailable
+from fabmon.clock import monotonic, now
+from fabmon.errors import FabmonError, Overloaded, PeerRefused, SpoolFailed, SpoolFull, Unavailable
 from fabmon.logs import Log
-from fabmon.peer.backoff import full_jitter
-from fabmon.relay.forward import Upstream
+from fabmon.peer.client import Sent
+from fabmon.relay.forward import TOO_LARGE, Upstream
+from fabmon.relay.pace import LONGEST_PAUSE_SECONDS, PROBE_SECONDS, Pace
+from fabmon.spool.dead import Letter
 from fabmon.spool.frame import Record
 from fabmon.spool.spool import Spool
-from fabmon.wire.event import Rejection
+from fabmon.wire.event import BATCH_LIMIT_BYTES, BATCH_LIMIT_EVENTS, Rejection
 
 log = Log("fabmon.relay")
 
-MOST_EVENTS: Final = 1000
-# The probe that finds the other side back, at the latest this long after it is.
-LONGEST_PAUSE_SECONDS: Final = 1.0
+# A batch well below what the other side must take (its brackets and commas included).
+MOST_BYTES: Final = 4 * 1024 * 1024
+assert MOST_BYTES < BATCH_LIMIT_BYTES - 2 * BATCH_LIMIT_EVENTS  # noqa: S101 - of two constants
+# Refusing the larger part of at least so many is no longer a matter of single events.
+MANY_EVENTS: Final = 100
 
-Deliver = Callable[[Sequence[bytes]], Awaitable[Sequence[Rejection]]]
-"""Makes events durable on the other side and returns those that it refuses for good, by place."""
+Deliver = Callable[[Sequence[bytes], float], Awaitable[Sent]]
+"""Makes events durable on the other side within so many seconds; says which of them it refuses for good, by place."""
 
 
 @asynccontextmanager
 async def replay(spool: Spool, deliver: Deliver, upstream: Upstream) -> AsyncIterator[None]:
     """Drain *spool* through *deliver* as long as the context is open."""
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_drain(spool, deliver, upstream), name="replay")
+        task = tasks.create_task(_Replay(spool, deliver, upstream).run(), name="replay")
         try:
             yield
         finally:
             task.cancel()
 
 
-async def _drain(spool: Spool, deliver: Deliver, upstream: Upstream) -> None:
-    delays = full_jitter(most_seconds=LONGEST_PAUSE_SECONDS)
-    while True:
+class _Replay:
+    def __init__(self, spool: Spool, deliver: Deliver, upstream: Upstream) -> None:
+        self._spool = spool
+        self._deliver = deliver
+        self._upstream = upstream
+        self._pace = Pace()
+        self._tries: dict[int, tuple[int, datetime]] = {}  # failed so far, by sequence: how often, first when
+        self._held_since = float("inf")
+        self._stuck = (0, 0.0)  # the event that alone is too large, and since when
+
+    async def run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(PROBE_SECONDS):
+                    await self._spool.wait()
+            except TimeoutError:
+                # Nothing to probe with (the spool could not take the event either): the next event is the probe.
+                self._upstream.held = ""
+                self._upstream.is_back()
+                continue
+            try:
+                await self._deliver_some()
+            except (SpoolFailed, SpoolFull) as error:
+                log.error("replay.spool_failed", reason=str(error), retry_in_seconds=PROBE_SECONDS)
+                await asyncio.sleep(PROBE_SECONDS)
+            except (Unavailable, PeerRefused) as error:
+                if not isinstance(error, Overloaded):
+                    self._upstream.failed(error)
+                await asyncio.sleep(self._pace.failed(error))
+
+    async def _deliver_some(self) -> None:
+        records = await self._spool.read(self._pace.max_events, MOST_BYTES)
+        if not records:
+            return
         try:
-            async with asyncio.timeout(LONGEST_PAUSE_SECONDS):
-                await spool.wait()
-        except TimeoutError:
-            # Nothing to probe with (the spool could not take the event either): the next event is the probe.
-            upstream.is_back()
-            continue
+            sent = await self._send(records)
+        except PeerRefused as error:
+            if error.status != TOO_LARGE:
+                raise
+            if len(records) > 1:
+                self._pace.too_large(len(records))
+                return
+            await self._alone_too_large(records[0], error)
+            return
+        self._upstream.is_back()
+        rejected = {why.index: why for why in sent.rejected}
+        if await self._to_be_held(len(records), rejected):
+            return
+        await self._settle(records, rejected, sent.status)
+        self._pace.delivered()
+
+    async def _send(self, records: Sequence[Record]) -> Sent:
         try:
-            await _deliver_some(spool, deliver)
-        except (Unavailable, PeerRefused) as error:
-            upstream.failed(error)
-            delay = next(delays) if isinstance(error, Unavailable) else LONGEST_PAUSE_SECONDS
-            await asyncio.sleep(delay)
-        else:
-            delays = full_jitter(most_seconds=LONGEST_PAUSE_SECONDS)
-            upstream.is_back()
+            return await self._deliver([record.raw for record in records], self._pace.patience_seconds)
+        except FabmonError:
+            self._count_failure(records)
+            raise
 
+    async def _settle(self, records: Sequence[Record], rejected: Mapping[int, Rejection], status: int | None) -> None:
+        letters = []
+        for place, why in sorted(rejected.items()):
+            tries, first_at = self._tries.get(records[place].seq, (0, now()))
+            letters.append(Letter(records[place], why.code, why.detail, status, tries + 1, first_at, now()))
+        await self._spool.acknowledge(records[-1].seq, letters)
+        self._tries = {seq: tried for seq, tried in self._tries.items() if seq > records[-1].seq}
+        if letters:
+            log.warning("replay.refused", events=len(letters), first_code=letters[0].code, action="dead letters")
 
-async def _deliver_some(spool: Spool, deliver: Deliver) -> None:
-    records = await spool.read(MOST_EVENTS)
-    if not records:
-        log.error("spool.nothing_readable", directory=spool.directory, events=spool.pending, action="passed over")
-        await spool.acknowledge(spool.last_seq)
-        return
-    rejected = await deliver([record.raw for record in records])
-    if rejected:
-        await _bury(spool, records, rejected)
-    await spool.acknowledge(records[-1].seq)
+    async def _to_be_held(self, count: int, rejected: Mapping[int, Rejection]) -> bool:
+        """Whether so many were refused that the fault may not be theirs; waits a while then."""
+        if 2 * len(rejected) > count and count < MANY_EVENTS <= self._spool.pending and not self._took_since_held():
+            self._pace.delivered()  # too few to judge by, and there are more
+            return True
+        if count < MANY_EVENTS or 2 * len(rejected) <= count or self._took_since_held():
+            self._upstream.held, self._held_since = "", float("inf")
+            return False
+        why = next(iter(rejected.values()))
+        reason = f"{len(rejected)} of {count} events refused, the first: {why.code}: {why.detail}"
+        if not self._upstream.held:
+            self._held_since = monotonic()
+            log.error("replay.held", upstream=self._upstream.name, reason=reason, action="waiting, nothing given up")
+        self._upstream.held = reason
+        await self._pause_while_held()
+        return True
 
+    async def _pause_while_held(self) -> None:
+        """Up to half a minute, less when the other side takes a fresh event."""
+        begun = monotonic()
+        while monotonic() - begun < min(LONGEST_PAUSE_SECONDS, 1.0 + (begun - self._held_since)):
+            if self._took_since_held():
+                return
+            await asyncio.sleep(PROBE_SECONDS / 4)
 
-async def _bury(spool: Spool, records: Sequence[Record], rejected: Sequence[Rejection]) -> None:
-    await spool.bury([(records[why.index], why) for why in rejected])
-    log.warning("replay.refused", events=len(rejected), first_code=rejected[0].code, action="dead letters")
+    def _took_since_held(self) -> bool:
+        return self._upstream.took_at > self._held_since
+
+    async def _alone_too_large(self, record: Record, error: PeerRefused) -> None:
+        """One event alone is too large for the other side: its own fault, if another one passes."""
+        if self._stuck[0] != record.seq:
+            self._stuck = (record.seq, monotonic())
+        if not await self._another_passes():
+            raise error
+        why = Rejection(0, "body_too_large", str(error))
+        await self._settle([record], {0: why}, error.status)
+
+    async def _another_passes(self) -> bool:
+        if self._upstream.took_at > self._stuck[1]:
+            return True
+        following = (await self._spool.read(2, BATCH_LIMIT_BYTES))[1:]
+        if not following:
+            return False
+        try:
+            await self._deliver([following[0].raw], self._pace.patience_seconds)
+        except PeerRefused as error:
+            if error.status == TOO_LARGE:
+                return False
+            raise
+        return True
+
+    def _count_failure(self, records: Sequence[Record]) -> None:
+        for record in records:
+            tries, first_at = self._tries.get(record.seq, (0, now()))
+            self._tries[record.seq] = (tries + 1, first_at)

@@ -12,16 +12,25 @@ from typing import Any
 from fabmon import metrics
 from fabmon.clock import monotonic
 from fabmon.errors import BadEvent, SchemaMismatch, StoreUnavailable
+from fabmon.httpd.access import open_access
 from fabmon.httpd.app import build_app
+from fabmon.httpd.bound import within_sites
 from fabmon.httpd.health import health_routes
 from fabmon.httpd.role import Role
 from fabmon.ingest.accept import ingest_routes
 from fabmon.ingest.commit import Bounds, Group, Outcome, group_commit
+from fabmon.ingest.contact import Contacts, contact_routes, hearing, keep_contacts
+from fabmon.ingest.openlineage import openlineage_routes
+from fabmon.ingest.ping import ping_routes
 from fabmon.logs import Log
+from fabmon.peer.client import Sent
 from fabmon.query.jobs import job_routes
+from fabmon.query.sidecars import sidecar_routes
 from fabmon.relay.forward import Upstream, forward
 from fabmon.relay.replay import Deliver, replay
+from fabmon.relay.report import refresh_metrics, spool_health
 from fabmon.settings import LocalSettings
+from fabmon.spool.limits import limits_of
 from fabmon.spool.spool import open_spool
 from fabmon.store.embedded import open_embedded
 from fabmon.store.events import write_events
@@ -45,8 +54,9 @@ _COMMIT_TIMEOUT_SECONDS = 10.0
 
 @asynccontextmanager
 async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
+    access = open_access(settings.tokens_file, settings.site_id or None)
     async with (
-        open_spool(settings.spool_path, settings.spool_max_bytes) as spool,
+        open_spool(settings.spool_path, limits_of(settings)) as spool,
         _database(settings) as url,
         open_pool(url, settings.pool_max_size) as pool,
     ):
@@ -56,6 +66,7 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
         await _wait_for_database(schema, settings.database_wait_s, upstream)
         hub = Hub(settings.stream_max_readers)
         committed = asyncio.Event()
+        contacts = Contacts()
 
         async def write(group: Group) -> Outcome:
             await schema.must_match()
@@ -72,10 +83,7 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
                 "version": __version__,
                 "site_id": site_id,
                 "database": database,
-                "spool_count": spool.pending,
-                "spool_dir": str(spool.directory),
-                "spool_bytes": spool.size_bytes,
-                "dead_letters": spool.dead_letters,
+                **spool_health(spool),
             }
 
         async def database_ready() -> str | None:
@@ -83,10 +91,7 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
             return None if database["status"] == "ok" else f"serving from the spool: {database['error']}"
 
         def refresh() -> None:
-            metrics.SPOOL_PENDING.set(spool.pending)
-            metrics.SPOOL_BYTES.set(spool.size_bytes)
-            metrics.DEAD_LETTERS.set(spool.dead_letters)
-            metrics.UPSTREAM_UP.set(upstream.state == "ok")
+            refresh_metrics(spool, upstream)
 
         bounds = Bounds(
             group_events=settings.commit_max_events,
@@ -98,18 +103,24 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
         async with (
             group_commit(write, bounds, in_flight=_IN_FLIGHT, name="commit") as stored,
             replay(spool, _deliver(stored), upstream),
+            keep_contacts(pool, schema, contacts),
             follow(pool, schema, hub, committed),
             upkeep(pool, schema, settings.event_retention_days, settings.job_retention_days),
         ):
-            sink = forward(stored, spool, upstream, _COMMIT_TIMEOUT_SECONDS, spool_when_busy=False)
+            sink = within_sites(forward(stored, spool, upstream, _COMMIT_TIMEOUT_SECONDS, spool_when_busy=False))
             yield Role(
                 build_app(
                     [
-                        *ingest_routes(sink, "local", site_id),
+                        *hearing(contacts, ingest_routes(sink, "local", site_id)),
+                        *ping_routes(sink, site_id),
+                        *openlineage_routes(sink, "local", site_id),
+                        *contact_routes(contacts),
+                        *sidecar_routes(pool),
                         *job_routes(pool, settings.stale_after_s),
                         *stream_routes(pool, hub),
                         *health_routes(health, {"database": database_ready}, refresh),
-                    ]
+                    ],
+                    access,
                 ),
                 hub.close,
             )
@@ -147,7 +158,8 @@ async def _wait_for_database(schema: Schema, wait_seconds: float, upstream: Upst
 def _deliver(sink: Sink) -> Deliver:
     """Replay's way into the store: events of the spool, by the same group commit as fresh ones."""
 
-    async def deliver(raws: Sequence[bytes]) -> Sequence[Rejection]:
+    async def deliver(raws: Sequence[bytes], patience_seconds: float) -> Sent:
+        # Its patience is the database's: a statement there has its own time limit.
         events: list[Event] = []
         places: list[int] = []
         rejected: list[Rejection] = []
@@ -160,6 +172,6 @@ def _deliver(sink: Sink) -> Deliver:
         if events:
             receipt = await sink(Batch(events, [raws[place] for place in places]))
             rejected += [Rejection(places[why.index], why.code, why.detail) for why in receipt.rejected]
-        return rejected
+        return Sent(rejected)
 
     return deliver

@@ -8,19 +8,26 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fabmon import metrics
+from fabmon.httpd.access import open_access
 from fabmon.httpd.app import build_app
+from fabmon.httpd.bound import within_sites
 from fabmon.httpd.health import health_routes
 from fabmon.httpd.role import Role
 from fabmon.ingest.accept import ingest_routes
 from fabmon.ingest.commit import Bounds, Group, Outcome, group_commit
-from fabmon.peer.client import open_peer
+from fabmon.ingest.openlineage import openlineage_routes
+from fabmon.ingest.ping import ping_routes
+from fabmon.peer.client import Sent, open_peer
+from fabmon.peer.tls import client_context
+from fabmon.relay.contact import contact_headers, keep_contact
 from fabmon.relay.forward import Upstream, forward
 from fabmon.relay.replay import replay
+from fabmon.relay.report import refresh_metrics, spool_health, upstream_health
 from fabmon.settings import SidecarSettings
+from fabmon.spool.limits import limits_of
 from fabmon.spool.spool import open_spool
 from fabmon.version import __version__
-from fabmon.wire.event import BATCH_LIMIT_BYTES, BATCH_LIMIT_EVENTS, Rejection
+from fabmon.wire.event import BATCH_LIMIT_BYTES, BATCH_LIMIT_EVENTS
 
 _IN_FLIGHT = 4
 _BOUNDS = Bounds(
@@ -34,52 +41,53 @@ _BOUNDS = Bounds(
 
 @asynccontextmanager
 async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
+    access = open_access(settings.tokens_file, settings.site_id or None)
+    tls = client_context(settings.ca, settings.client_cert, settings.client_key)
     upstream = Upstream(settings.local_url)
     async with (
-        open_spool(settings.spool_path, settings.spool_max_bytes) as spool,
-        open_peer(settings.local_url, settings.token) as peer,
+        open_spool(settings.spool_path, limits_of(settings)) as spool,
+        open_peer(settings.local_url, settings.token, tls) as peer,
     ):
 
         async def send(group: Group) -> Outcome:
-            sent = await peer.send_batch(group.raws, settings.forward_timeout_s)
+            sent = await peer.send_batch(group.raws, settings.forward_timeout_s, contact_headers(spool))
             return Outcome(rejected={why.index: why for why in sent.rejected})
 
-        async def deliver(raws: Sequence[bytes]) -> Sequence[Rejection]:
+        async def deliver(raws: Sequence[bytes], patience_seconds: float) -> Sent:
             # A backlog's batch is larger than a fresh one, and nobody waits for it.
-            return (await peer.send_batch(raws, max(30.0, settings.forward_timeout_s))).rejected
+            patience = max(patience_seconds, settings.forward_timeout_s)
+            return await peer.send_batch(raws, patience, contact_headers(spool))
 
         async def health() -> dict[str, Any]:
+            await spool.look_at_dead_letters()
             return {
-                "status": "ok" if upstream.state == "ok" else "degraded",
+                "status": "ok" if upstream.pause is None else "degraded",
                 "service": "sidecar-agent",
                 "version": __version__,
-                "spool_count": spool.pending,
-                "spool_dir": str(spool.directory),
-                "spool_bytes": spool.size_bytes,
-                "oldest_pending_age_s": await spool.oldest_pending_age(),
-                "dead_letters": spool.dead_letters,
-                "upstream": {"url": upstream.name, "state": upstream.state, "reason": upstream.reason},
+                **spool_health(spool),
+                "upstream": upstream_health(upstream),
             }
 
         async def spool_ready() -> str | None:
-            return f"{spool.size_bytes} of {spool.max_bytes} bytes" if spool.size_bytes >= spool.max_bytes else None
+            return spool.full()
 
         def refresh() -> None:
-            metrics.SPOOL_PENDING.set(spool.pending)
-            metrics.SPOOL_BYTES.set(spool.size_bytes)
-            metrics.DEAD_LETTERS.set(spool.dead_letters)
-            metrics.UPSTREAM_UP.set(upstream.state == "ok")
+            refresh_metrics(spool, upstream)
 
         async with (
             group_commit(send, _BOUNDS, in_flight=_IN_FLIGHT, name="forward") as grouped,
             replay(spool, deliver, upstream),
+            keep_contact(spool, peer, settings.site_id),
         ):
-            sink = forward(grouped, spool, upstream, settings.forward_timeout_s, spool_when_busy=True)
+            sink = within_sites(forward(grouped, spool, upstream, settings.forward_timeout_s, spool_when_busy=True))
             yield Role(
                 build_app(
                     [
                         *ingest_routes(sink, "sidecar", settings.site_id or None),
+                        *ping_routes(sink, settings.site_id or None),
+                        *openlineage_routes(sink, "sidecar", settings.site_id or None),
                         *health_routes(health, {"spool": spool_ready}, refresh),
-                    ]
+                    ],
+                    access,
                 )
             )

@@ -1,22 +1,55 @@
 """Events that a sidecar has not taken, on disk until a later run sends them.
 
-    DATA_DIR/unsent/<address>-<job>.jsonl         one run's events, a line each, oldest first; replaced as a whole
-    DATA_DIR/unsent/<address>-<id>.jsonl.taken    claimed, by renaming, by a run that sends it; free after 10 minutes
+    DATA_DIR/unsent/<address>-<process>-<n>.jsonl   events, a line each, oldest first; replaced as a whole
+    DATA_DIR/unsent/<address>-<id>.jsonl.taken      claimed, by renaming, by a run that sends it; free after 10 minutes
 
 <address> stands for the sidecar's URL, so that no event reaches a sidecar that it was not meant for. Two runs that send
-the same file do no harm: an idempotency key is stored once.
+the same event do no harm: an idempotency key is stored once. That is why no lock is needed: a file that is claimed while
+its process still adds to it is written again, as a whole, under its old name.
 """
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
 FILES_LIMIT: Final = 1000
-BYTES_LIMIT: Final = 16 * 1024 * 1024
+BYTES_LIMIT: Final = 256 * 1024 * 1024
+# A file grows to about this size, then the next one begins.
+CHUNK_BYTES: Final = 1024 * 1024
 CLAIM_SECONDS: Final = 600.0
+
+
+class Shelf:
+    """The files of one process: `add` writes durably, in few files however often it is called."""
+
+    def __init__(self, directory: Callable[[], Path], name: str) -> None:
+        self._directory = directory
+        self._name = name
+        self._number = 0
+        self._lines: list[bytes] = []
+        self._bytes = 0
+
+    def add(self, lines: Sequence[bytes]) -> None:
+        """Put *lines* on disk. Raises OSError; what was written before stays."""
+        done = 0
+        while done < len(lines):
+            end, size = done, self._bytes
+            while end < len(lines) and size < CHUNK_BYTES:
+                size += len(lines[end]) + 1
+                end += 1
+            keep(self._directory(), f"{self._name}-{self._number}", [*self._lines, *lines[done:end]])
+            self._lines += lines[done:end]
+            self._bytes, done = size, end
+            if size >= CHUNK_BYTES:
+                self.turn_the_page()
+
+    def turn_the_page(self) -> None:
+        """Leave the file as it is, for whoever sends it, and begin another with the next line."""
+        self._number += bool(self._lines)
+        self._lines, self._bytes = [], 0
 
 
 def keep(directory: Path, name: str, lines: Sequence[bytes]) -> None:
@@ -30,11 +63,6 @@ def keep(directory: Path, name: str, lines: Sequence[bytes]) -> None:
         os.fsync(file.fileno())
     unfinished.replace(directory / f"{name}.jsonl")
     _fsync_directory(directory)
-
-
-def forget(directory: Path, name: str) -> None:
-    """The events of *name* have arrived."""
-    (directory / f"{name}.jsonl").unlink(missing_ok=True)
 
 
 def claim(directory: Path, address: str) -> Iterator[Path]:
@@ -57,9 +85,16 @@ def claim(directory: Path, address: str) -> Iterator[Path]:
         yield taken
 
 
-def release(taken: Path) -> None:
-    """Give a claimed file back, under a name of its own: its run may have written the old name again."""
-    taken.replace(taken.with_suffix(""))
+def release(taken: Path, left: Sequence[bytes] | None = None) -> None:
+    """Give a claimed file back, under a name of its own: its run may have written the old name again.
+
+    With *left*, only these lines of it: the others have arrived. Raises OSError, and then the claim stays.
+    """
+    if left is None:
+        taken.replace(taken.with_suffix(""))
+        return
+    keep(taken.parent, taken.with_suffix("").stem, left)
+    taken.unlink(missing_ok=True)
 
 
 def _make_room(directory: Path, needed_bytes: int) -> None:

@@ -38,7 +38,7 @@ ENOUGH_LOOKS: Final = 3
 MIB: Final = 2**20
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
-_MAXRSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
+MAXRSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
 
 
 class Usage(NamedTuple):
@@ -78,7 +78,7 @@ class Tree:
         """The program runs as *pid*, a child of this process."""
         self._main = pid
         if resource is not None:
-            self._our_mark_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT_BYTES
+            self._our_mark_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT_BYTES
 
     def look(self) -> float:
         """Measure the tree's memory if that is due; the answer is the seconds until it is due again."""
@@ -106,7 +106,7 @@ class Tree:
                 return status
             self._user_s += used.ru_utime
             self._system_s += used.ru_stime
-            self._mark_bytes = max(self._mark_bytes, used.ru_maxrss * _MAXRSS_UNIT_BYTES)
+            self._mark_bytes = max(self._mark_bytes, used.ru_maxrss * MAXRSS_UNIT_BYTES)
             if pid == self._main:
                 status = ended
 

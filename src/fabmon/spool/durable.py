@@ -6,9 +6,11 @@ POSIX: a file is durable after fsync of its bytes, its name after fsync of its d
 
 import os
 import sys
+import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from fabmon.clock import monotonic
 from fabmon.errors import StartError
 
 
@@ -55,10 +57,23 @@ def lock_directory(directory: Path) -> IO[str]:
     return file
 
 
+def wait_for_lock(file: IO[Any]) -> None:
+    """Lock *file* until it is closed; raises OSError when another process holds it for longer than five seconds."""
+    deadline = monotonic() + 5.0
+    while True:
+        try:
+            _lock(file)
+            return
+        except OSError:
+            if monotonic() > deadline:
+                raise
+        time.sleep(0.02)
+
+
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: IO[str]) -> None:
+    def _lock(file: IO[Any]) -> None:
         # The lock lies behind what is written, so that others may read who holds it.
         file.seek(1024)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -66,5 +81,5 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(file: IO[str]) -> None:
+    def _lock(file: IO[Any]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

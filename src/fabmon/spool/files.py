@@ -1,231 +1,272 @@
 """The files of a spool: a queue of records in a directory of segments. Format: docs/spool-format.md.
 
 Everything here is called by one thread at a time (`spool.py` sees to that) and blocks until the disk has answered. After
-any failure to write, the segment is never written again: what is really there is read from the disk, as after a crash,
-and a new segment is begun.
+any failure to write, the segment is never written again, and a new one is begun.
 """
 
 import errno
-from collections.abc import Sequence
-from io import FileIO
-from os import fsync
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from fabmon.clock import now
+import msgspec
+
 from fabmon.errors import SpoolFailed, SpoolFull
 from fabmon.logs import Log
-from fabmon.spool.durable import fsync_directory, replace_durably
-from fabmon.spool.frame import MAGIC, Record, read_line, write_line
-from fabmon.spool.segment import SUFFIX, Damage, begun_at, first_seq_of, header, path_of, read_segment
+from fabmon.spool.ages import Ages
+from fabmon.spool.ahead import records_ahead
+from fabmon.spool.books import Books, BooksFile
+from fabmon.spool.dead import DeadLetters, Letter
+from fabmon.spool.disk import Disk
+from fabmon.spool.frame import Record, write_line
+from fabmon.spool.limits import Limits
+from fabmon.spool.segment import path_of
+from fabmon.spool.survey import Segment, last_sequence, set_aside, survey
+from fabmon.spool.writer import SegmentWriter
 
 log = Log("fabmon.spool")
 
-SEGMENT_BYTES: Final = 8 * 1024 * 1024
-_ACKNOWLEDGED: Final = "acknowledged"
-_DEAD: Final = "dead.jsonl"
+HEADER_BYTES: Final = 64  # at most
+# A segment takes events for this long: the age of what it holds is known as well after a restart.
+SEGMENT_SECONDS: Final = 60.0
+_FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
 class SpoolFiles:
-    """The queue in *directory*, at most *max_bytes* long. Numbers are exact: they count what is on disk, not calls."""
+    """The queue in *directory*. Numbers are exact: they count what is on disk, not calls."""
 
-    def __init__(self, directory: Path, max_bytes: int) -> None:
+    def __init__(self, directory: Path, limits: Limits, disk: Disk | None = None) -> None:
         self.directory = directory
-        self.max_bytes = max_bytes
-        self.size_bytes = 0
-        self.dead_letters = 0
-        self._next_seq = 1
-        self._acknowledged = 0
-        self._segments: list[int] = []  # first sequences, oldest first
-        self._file: FileIO | None = None  # the segment that is being written
-        self._file_bytes = 0
-        self._read_at: tuple[int, int] | None = None  # segment and offset behind the acknowledged position
-        self.find_end()
+        self.limits = limits
+        self._disk = disk or Disk()
+        self._segments = survey(self._disk, directory)
+        self.size_bytes = sum(segment.size for segment in self._segments)
+        self._books_file = BooksFile(self._disk, directory)
+        self._ages = Ages(self._segments)
+        self.books = self._opening_books()
+        self.dead = DeadLetters(self._disk, directory, self.books.acknowledged)
+        self._writer = SegmentWriter(self._disk, directory)
+        self._read_from: tuple[int, int] = (0, 0)  # segment and offset behind the acknowledged position
+        self._marks: list[tuple[int, int, int]] = []  # of what was read: sequence, segment, offset behind it
+        self._saved_last = self.books.last
+        if not self._books_file.is_there:
+            self._save()
+        self._delete_delivered()
+
+    @property
+    def accepted(self) -> int:
+        """Every event that was ever taken; each has a sequence of its own, and none is given out twice."""
+        return self._next_seq - 1
 
     @property
     def pending(self) -> int:
-        """Events that are on disk and not acknowledged."""
-        return self._next_seq - 1 - self._acknowledged
-
-    @property
-    def last_seq(self) -> int:
-        return self._next_seq - 1
+        return self._next_seq - 1 - self.books.acknowledged
 
     def oldest_pending_age(self) -> float | None:
-        """Seconds since the segment of the oldest pending event was begun, which is the most that it can have waited."""
-        if not self.pending or not self._segments:
+        """Seconds that the oldest pending event has waited, to a second; after a restart at most a minute too much."""
+        if not self.pending:
             return None
-        begun = begun_at(path_of(self.directory, self._segments[0]))
-        return None if begun is None else max(0.0, now().timestamp() - begun)
+        return self._ages.age_of(self.books.acknowledged + 1, tuple(self._segments))
 
     def append(self, raws: Sequence[bytes]) -> None:
         """Write the events and fsync; raises SpoolFull or SpoolFailed, and then none of them counts as kept."""
-        lines = [write_line(self._next_seq + place, raw) for place, raw in enumerate(raws)]
-        block = b"".join(lines)
-        if self.size_bytes + len(block) > self.max_bytes:
-            raise SpoolFull(f"the spool holds {self.size_bytes} of at most {self.max_bytes} bytes")
+        self._drop_expired()
+        block = b"".join([write_line(self._next_seq + place, raw) for place, raw in enumerate(raws)])
+        self._make_room(len(block))
+        if self._writer.is_open and self._ages.span_of_newest() > SEGMENT_SECONDS:
+            self._writer.seal()
         try:
-            file = self._file or self._open_segment()
-            _write_all(file, block)
-            fsync(file.fileno())
+            if self._writer.is_open:
+                self._writer.add(block)
+                self._segments[-1].size += len(block)
+                self.size_bytes += len(block)
+            else:
+                self._segments.append(Segment(self._next_seq, self._writer.begin(self._next_seq, block), None, 0.0))
+                self._ages.begun(self._next_seq)
+                self.size_bytes += self._segments[-1].size
         except OSError as error:
-            log.error("spool.write_failed", directory=self.directory, reason=error.strerror, action="new segment")
-            self._give_up_segment()
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            reason = error.strerror or str(error)
+            log.error("spool.write_failed", directory=self.directory, reason=reason, action="new segment")
+            self._writer.give_up(self._segments[-1].size if self._segments else 0)
+            if error.errno in _FULL:
                 raise SpoolFull("the disk under the spool is full") from error
-            raise SpoolFailed(f"the spool cannot be written: {error.strerror}") from error
+            raise SpoolFailed(f"the spool cannot be written: {reason}") from error
+        self._ages.appended(self._next_seq)
         self._next_seq += len(raws)
-        self.size_bytes += len(block)
-        self._file_bytes += len(block)
-        if self._file_bytes >= SEGMENT_BYTES:
-            self.close()
+        if self._segments[-1].size >= self.limits.roll_at_bytes:
+            self._writer.seal()
 
     def read(self, max_events: int, max_bytes: int) -> list[Record]:
-        """The oldest events that are not acknowledged; the first one always comes, whatever its size."""
+        """The oldest events that are not acknowledged; the first one always comes, whatever its size.
+
+        Empty only when nothing is pending: what cannot be read is booked as set aside. Raises SpoolFailed when the disk
+        will not say what it holds.
+        """
+        self._drop_expired()
         records: list[Record] = []
+        marks: list[tuple[int, int, int]] = []
         size = 0
-        for first in [first for first in self._segments if self._read_at is None or first >= self._read_at[0]]:
-            start = self._read_at[1] if self._read_at is not None and self._read_at[0] == first else 0
-            for _, item in read_segment(path_of(self.directory, first), start):
-                if not isinstance(item, Record):
-                    continue
-                if item.seq <= self._acknowledged or item.seq >= self._next_seq:
-                    continue
-                if records and size + len(item.raw) > max_bytes:
-                    return records
-                records.append(item)
-                size += len(item.raw)
+        try:
+            for first, behind, record in self._ahead():
+                if records and size + len(record.raw) > max_bytes:
+                    break
+                records.append(record)
+                marks.append((record.seq, first, behind))
+                size += len(record.raw)
                 if len(records) >= max_events:
-                    return records
+                    break
+        except SpoolFailed:
+            if not records:
+                raise
+        self._marks = marks
+        if not records and self.pending:
+            log.error("spool.nothing_readable", directory=self.directory, events=self.pending, action="set aside")
+            self.acknowledge(self._next_seq - 1)
         return records
 
-    def acknowledge(self, seq: int) -> None:
-        """Everything up to *seq* need not be read again; segments that lie wholly before it are deleted."""
-        self._acknowledged = max(self._acknowledged, min(seq, self._next_seq - 1))
-        self._move_reader()
-        try:
+    def acknowledge(self, seq: int, letters: Sequence[Letter] = ()) -> None:
+        """Everything up to *seq* has found its end: *letters* are dead, the rest delivered, the unreadable set aside.
+
+        Raises SpoolFailed when the dead letters cannot be kept; nothing is acknowledged then.
+        """
+        seq = min(seq, self._next_seq - 1)
+        if seq <= self.books.acknowledged:
+            return
+        found, reached = self._found_until(seq)
+        letters = [letter for letter in letters if self.books.acknowledged < letter.record.seq <= seq]
+        if letters:
+            self.dead.add(letters)
+        self.books.delivered += found - len(letters)
+        self.books.dead += len(letters)
+        self.books.set_aside += seq - self.books.acknowledged - found
+        self.books.acknowledged = seq
+        if reached is not None:
+            self._read_from = reached
+        if self._save():
+            self.dead.booked()
             self._delete_delivered()
-            line = b"%b %d" % (MAGIC, self._acknowledged)
-            replace_durably(self.directory / _ACKNOWLEDGED, write_line(self._acknowledged, line))
-        except OSError as error:
-            # Without it some events are sent once more after a crash, and found to be duplicates.
-            log.warning("spool.position_not_saved", directory=self.directory, reason=error.strerror)
-
-    def bury(self, lines: Sequence[bytes]) -> None:
-        """Add lines to the dead letters, durably."""
-        try:
-            with (self.directory / _DEAD).open("ab") as file:
-                file.writelines(lines)
-                file.flush()
-                fsync(file.fileno())
-            fsync_directory(self.directory)
-        except OSError as error:
-            raise SpoolFailed(f"dead letters cannot be written: {error.strerror}") from error
-        self.dead_letters += len(lines)
-
-    def find_end(self) -> None:
-        """Learn from the directory alone what is there: positions, sizes, the last record that is whole."""
-        self.close()
-        names = {first_seq_of(path): path for path in self.directory.glob("*" + SUFFIX)}
-        paths = {first: path for first, path in names.items() if first is not None}
-        self._segments = sorted(paths)
-        self.size_bytes = sum(path.stat().st_size for path in paths.values())
-        self._acknowledged = max(self._stored_position(), min(self._segments, default=1) - 1)
-        last = self._acknowledged
-        if self._segments:
-            newest = self._segments[-1]
-            last = max(last, newest - 1, *(seq for seq in self._sequences(paths[newest])))
-        self._next_seq = last + 1
-        dead = self.directory / _DEAD
-        self.dead_letters = _count_lines(dead) if dead.exists() else 0
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Leave everything so that the next start knows exactly what was given out."""
+        self._writer.seal()
+        if self._saved_last != self._next_seq - 1:
+            self._save()
+        self._books_file.close()
 
-    def _open_segment(self) -> FileIO:
-        path = path_of(self.directory, self._next_seq)
-        # A segment of that name can only hold damage: had it a whole record, the next sequence would be higher.
-        self._file = FileIO(path, "wb")
-        if self._segments[-1:] != [self._next_seq]:
-            self._segments.append(self._next_seq)
-        self._file_bytes = 0
-        head = header(self._next_seq, now().timestamp())
-        _write_all(self._file, head)
-        self._file_bytes = len(head)
-        self.size_bytes += self._file_bytes
-        fsync_directory(self.directory)
-        return self._file
-
-    def _give_up_segment(self) -> None:
-        """Take back what was written half, as far as the disk lets us, and learn what is there."""
-        try:
-            if self._file is not None:
-                self._file.truncate(self._file_bytes)
-            self.find_end()
-        except OSError as error:
-            log.error("spool.unreadable", directory=self.directory, reason=error.strerror)
-            self.close()
-
-    def _sequences(self, path: Path) -> list[int]:
-        found = []
-        for _, item in read_segment(path):
-            if isinstance(item, Record):
-                found.append(item.seq)
-            else:
-                log.warning("spool.damaged", file=item.file, offset=item.offset, bytes=item.length, torn=item.torn)
-        return found[-1:]
-
-    def _move_reader(self) -> None:
-        """Remember where the first record behind the acknowledged one begins."""
-        first = max((first for first in self._segments if first <= self._acknowledged + 1), default=None)
-        if first is None:
-            self._read_at = None
-            return
-        start = self._read_at[1] if self._read_at is not None and self._read_at[0] == first else 0
-        before = start
-        for behind, item in read_segment(path_of(self.directory, first), start):
-            if isinstance(item, Record) and item.seq > self._acknowledged:
+    def _opening_books(self) -> Books:
+        """The books as stored, and where they say less than the segments, what can be said for certain."""
+        books = self._books_file.books or Books()
+        first = self._segments[0].first if self._segments else max(books.last, books.acknowledged) + 1
+        in_doubt = self._books_file.books is None or self._books_file.spoiled
+        if in_doubt and first > books.acknowledged + 1:
+            # These were delivered, most likely; the books that said so are gone.
+            books.drop("unknown", first - 1 - books.acknowledged)
+        self._next_seq = max(books.last, books.acknowledged) + 1
+        while self._segments:
+            newest = self._segments[-1]
+            self._next_seq = max(self._next_seq, last_sequence(self._disk, self.directory, newest) + 1)
+            if self._next_seq > newest.first:
                 break
-            if isinstance(item, Damage):
-                log.warning(
-                    "spool.damaged", file=item.file, offset=item.offset, bytes=item.length, action="passed over"
-                )
-            before = behind
-        self._read_at = (first, before)
+            # Begun, and then came the crash: its name is free for the next.
+            self._remove(newest)
+        return books
+
+    def _ahead(self) -> Iterator[tuple[int, int, Record]]:
+        """Whole records behind the acknowledged position, each with its segment and the offset behind it."""
+        after, end = self.books.acknowledged, self._next_seq
+        return records_ahead(self._disk, self.directory, tuple(self._segments), self._read_from, after, end)
+
+    def _found_until(self, seq: int) -> tuple[int, tuple[int, int] | None]:
+        """How many whole records lie behind the acknowledged position up to *seq*, and where the last of them ends."""
+        marks = [mark for mark in self._marks if mark[0] > self.books.acknowledged]
+        if marks and marks[-1][0] >= seq:
+            count = bisect_right(marks, seq, key=lambda mark: mark[0])
+            return count, (marks[count - 1][1:] if count else None)
+        count, reached = 0, None
+        for first, behind, record in self._ahead():
+            if record.seq > seq:
+                break
+            count, reached = count + 1, (first, behind)
+        return count, reached
+
+    def _make_room(self, wanted: int) -> None:
+        """Room for *wanted* bytes within the limits; raises SpoolFull."""
+        limits = self.limits
+        if wanted + HEADER_BYTES > limits.max_bytes:
+            raise SpoolFull(f"{wanted} bytes do not fit into a spool of at most {limits.max_bytes}")
+        while limits.policy == "drop_oldest" and self._segments and self.size_bytes + wanted > limits.max_bytes:
+            if not self._drop_oldest("full"):
+                break
+        if self.size_bytes + wanted > limits.max_bytes:
+            raise SpoolFull(f"the spool holds {self.size_bytes} of at most {limits.max_bytes} bytes")
+        if not limits.min_free_bytes:
+            return
+        try:
+            free = self._disk.free_bytes(self.directory)
+        except OSError as error:
+            raise SpoolFailed(f"the disk under the spool cannot be asked: {error.strerror}") from error
+        if free - wanted < limits.min_free_bytes:
+            raise SpoolFull(f"the disk under the spool has {free} bytes left; {limits.min_free_bytes} are kept free")
+
+    def _drop_expired(self) -> None:
+        limit = self.limits.max_age_seconds
+        while limit and self._segments and self.pending:
+            if self._ages.least_age_of(self._segments[0]) <= limit or not self._drop_oldest("age"):
+                return
+
+    def _drop_oldest(self, reason: str) -> bool:
+        """Give up the oldest segment with all that is pending in it; False when the disk does not let us."""
+        bound = self._segments[1].first if len(self._segments) > 1 else self._next_seq
+        if len(self._segments) == 1:
+            self._writer.seal()
+        count = max(0, bound - 1 - self.books.acknowledged)
+        books = msgspec.structs.replace(self.books)
+        books.drop(reason, count)
+        if count and not self._save(books):
+            return False
+        self.books = books
+        if count:
+            log.warning("spool.dropped", directory=self.directory, events=count, why=reason)
+        before = len(self._segments)
+        self._delete_delivered()
+        return len(self._segments) < before
+
+    def _save(self, books: Books | None = None) -> bool:
+        books = books or self.books
+        books.last = self._next_seq - 1
+        try:
+            self._books_file.save(books)
+        except OSError as error:
+            # Nothing is deleted then; after a crash some events are sent once more, and found to be duplicates.
+            log.warning("spool.books_not_saved", directory=self.directory, reason=error.strerror)
+            return False
+        self._saved_last = books.last
+        return True
 
     def _delete_delivered(self) -> None:
-        while len(self._segments) > 1 and self._segments[1] <= self._acknowledged + 1:
-            self._delete(self._segments[0])
-        if self.pending == 0 and self._segments:
-            self.close()
-            self._delete(self._segments[0])
+        """Remove segments that lie wholly before the acknowledged position; the books on disk say so already."""
+        while len(self._segments) > 1 and self._segments[1].first <= self.books.acknowledged + 1:
+            if not self._remove(self._segments[0]):
+                return
+        if not self.pending and self._segments:
+            self._writer.seal()
+            self._remove(self._segments[0])
 
-    def _delete(self, first: int) -> None:
-        path = path_of(self.directory, first)
-        self.size_bytes -= path.stat().st_size
-        path.unlink()
-        self._segments.remove(first)
-
-    def _stored_position(self) -> int:
+    def _remove(self, segment: Segment) -> bool:
+        """Delete *segment*, or keep it in `set-aside` when some of it could not be read; False: later, perhaps."""
+        path = path_of(self.directory, segment.first)
+        if segment.damaged and not set_aside(self._disk, self.directory, path.name, "damaged"):
+            return False
         try:
-            line = (self.directory / _ACKNOWLEDGED).read_bytes()
+            if not segment.damaged:
+                self._disk.unlink(path)
         except FileNotFoundError:
-            return 0
-        record = read_line(line.rstrip(b"\n"))
-        if record is None or not record.raw.startswith(MAGIC):
-            log.warning("spool.position_damaged", file=_ACKNOWLEDGED, action="sending again what is there")
-            return 0
-        return record.seq
-
-
-def _write_all(file: FileIO, block: bytes) -> None:
-    rest = memoryview(block)
-    while rest:
-        rest = rest[file.write(rest) :]
-
-
-def _count_lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+            pass
+        except OSError as error:
+            log.warning("spool.not_deleted", file=path.name, reason=error.strerror)
+            return False
+        self._segments.remove(segment)
+        self.size_bytes -= segment.size
+        self._ages.forget(segment.first)
+        return True

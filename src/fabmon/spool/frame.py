@@ -5,12 +5,9 @@ record either.
 """
 
 import re
-from typing import Final
 from zlib import crc32
 
 import msgspec
-
-MAGIC: Final = b"fabmon-spool 1"
 
 _LINE = re.compile(rb"\A([0-9a-f]{8}) (([1-9][0-9]{0,18}) (.+))\Z", re.DOTALL)
 

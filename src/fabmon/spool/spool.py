@@ -12,34 +12,38 @@ from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
-from fabmon.clock import now
-from fabmon.errors import StartError
+from fabmon.errors import SpoolFull, StartError
+from fabmon.spool.books import Books
+from fabmon.spool.dead import Letter
+from fabmon.spool.disk import Disk
 from fabmon.spool.durable import lock_directory
 from fabmon.spool.files import SpoolFiles
 from fabmon.spool.frame import Record
-from fabmon.wire.codec import encode
-from fabmon.wire.event import Rejection
+from fabmon.spool.identity import read_or_make_id
+from fabmon.spool.limits import Limits
 
 T = TypeVar("T")
 
 
 @asynccontextmanager
-async def open_spool(directory: Path, max_bytes: int) -> AsyncIterator["Spool"]:
+async def open_spool(directory: Path, limits: Limits | int, disk: Disk | None = None) -> AsyncIterator["Spool"]:
     """The spool in *directory*, made when it is not there, and held by this process alone.
 
-    Raises StartError when another process holds it or it cannot be written.
+    *limits* may be the most bytes alone. Raises StartError when another process holds it or it cannot be written.
     """
+    given = Limits(limits) if isinstance(limits, int) else limits
     try:
         lock = lock_directory(directory)
     except OSError as error:
         raise StartError(f"FABMON_SPOOL_DIR: {directory} cannot be used: {error.strerror}") from error
     with lock, ThreadPoolExecutor(1, thread_name_prefix="spool") as thread:
+        opening = asyncio.get_running_loop().run_in_executor(thread, SpoolFiles, directory, given, disk)
         try:
-            files = await asyncio.get_running_loop().run_in_executor(thread, SpoolFiles, directory, max_bytes)
+            files = await opening
         except OSError as error:
             raise StartError(f"FABMON_SPOOL_DIR: {directory} cannot be read: {error.strerror}") from error
         try:
-            yield Spool(files, thread)
+            yield Spool(files, thread, read_or_make_id(directory))
         finally:
             thread.submit(files.close)
 
@@ -47,7 +51,8 @@ async def open_spool(directory: Path, max_bytes: int) -> AsyncIterator["Spool"]:
 class Spool:
     """Use it through `open_spool`."""
 
-    def __init__(self, files: SpoolFiles, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, files: SpoolFiles, thread: ThreadPoolExecutor, id: str) -> None:
+        self.id = id
         self._files = files
         self._thread = thread
         self._loop = asyncio.get_running_loop()
@@ -61,13 +66,23 @@ class Spool:
 
     @property
     def pending(self) -> int:
-        """Events that are on disk and not acknowledged."""
+        """Events that are on disk and have not found their end."""
         return self._files.pending
+
+    @property
+    def accepted(self) -> int:
+        """Every event that this spool ever took."""
+        return self._files.accepted
+
+    @property
+    def books(self) -> Books:
+        """What became of the events that are not pending; with those it is `accepted`, always."""
+        return self._files.books
 
     @property
     def last_seq(self) -> int:
         """The sequence of the newest event; 0 before the first."""
-        return self._files.last_seq
+        return self._files.accepted
 
     @property
     def size_bytes(self) -> int:
@@ -75,11 +90,18 @@ class Spool:
 
     @property
     def max_bytes(self) -> int:
-        return self._files.max_bytes
+        return self._files.limits.max_bytes
 
     @property
     def dead_letters(self) -> int:
-        return self._files.dead_letters
+        """Letters in `dead.jsonl` now; `books.dead` counts all that ever were."""
+        return self._files.dead.count
+
+    def full(self) -> str | None:
+        """Why the next event would be refused, or None."""
+        if self._files.limits.policy == "drop_oldest" or self.size_bytes < self.max_bytes:
+            return None
+        return f"{self.size_bytes} of {self.max_bytes} bytes"
 
     async def append(self, raws: Sequence[bytes]) -> None:
         """Return when every event is durable; what waits at the same time shares one fsync.
@@ -96,25 +118,26 @@ class Spool:
         await done
 
     async def read(self, max_events: int = 1000, max_bytes: int = 4 * 1024 * 1024) -> list[Record]:
-        """The oldest events that are not acknowledged, without waiting; the first one always comes, whatever its size."""
+        """The oldest events that are not acknowledged, without waiting; the first one always comes, whatever its size.
+
+        Empty when nothing is pending that could be read. Raises SpoolFailed.
+        """
         return await self._on_thread(lambda: self._files.read(max_events, max_bytes))
 
-    async def acknowledge(self, seq: int) -> None:
-        """Everything up to *seq* need not be read again."""
-        await self._on_thread(lambda: self._files.acknowledge(seq))
+    async def acknowledge(self, seq: int, letters: Sequence[Letter] = ()) -> None:
+        """Everything up to *seq* has found its end: *letters* become dead letters, the rest was delivered.
 
-    async def bury(self, letters: Sequence[tuple[Record, Rejection]]) -> None:
-        """Keep events that the other side refused for good, each with the reason, in `dead.jsonl`."""
-        at = encode(now())
-        lines = [
-            b'{"at":%b,"code":%b,"detail":%b,"event":%b}\n' % (at, encode(why.code), encode(why.detail), record.raw)
-            for record, why in letters
-        ]
-        await self._on_thread(lambda: self._files.bury(lines))
+        Raises SpoolFailed when the dead letters cannot be kept; nothing is acknowledged then.
+        """
+        await self._on_thread(lambda: self._files.acknowledge(seq, letters))
 
-    async def oldest_pending_age(self) -> float | None:
-        """How long the oldest pending event has waited at most, in seconds; None when nothing is pending."""
-        return await self._on_thread(self._files.oldest_pending_age)
+    def oldest_pending_age(self) -> float | None:
+        """How long the oldest pending event has waited, in seconds; None when nothing is pending."""
+        return self._files.oldest_pending_age()
+
+    async def look_at_dead_letters(self) -> int:
+        """Count the dead letters again, should a person have taken some out."""
+        return await self._on_thread(self._files.dead.look)
 
     async def wait(self) -> None:
         """Return when something is pending."""
@@ -129,20 +152,26 @@ class Spool:
         """On the thread: one write and one fsync for all that wait now."""
         with self._waiting_lock:
             taken, self._waiting = self._waiting, []
-        failure: Exception | None = None
-        try:
-            self._files.append([raw for raws, _ in taken for raw in raws])
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the callers that wait
-            failure = error
-        self._loop.call_soon_threadsafe(self._settle, [done for _, done in taken], failure)
+        failure = self._write([raw for raws, _ in taken for raw in raws])
+        failures = [failure] * len(taken)
+        if isinstance(failure, SpoolFull) and len(taken) > 1:
+            # Together they are too much; alone, one or the other may fit.
+            failures = [self._write(raws) for raws, _ in taken]
+        self._loop.call_soon_threadsafe(self._settle, [done for _, done in taken], failures)
 
-    def _settle(self, waiting: Sequence[asyncio.Future[None]], failure: Exception | None) -> None:
-        for done in waiting:
+    def _write(self, raws: Sequence[bytes]) -> Exception | None:
+        try:
+            self._files.append(raws)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the callers that wait
+            return error
+        return None
+
+    def _settle(self, waiting: Sequence[asyncio.Future[None]], failures: Sequence[Exception | None]) -> None:
+        for done, failure in zip(waiting, failures, strict=True):
             if done.done():
                 continue
             if failure is None:
                 done.set_result(None)
             else:
                 done.set_exception(failure)
-        if failure is None:
-            self._grown.set()
+        self._grown.set()

@@ -50,6 +50,8 @@ async def keep_up(pool: Pool, timescaledb: bool, event_days: int, job_days: int)
             await _remove(connection, "remove_keys", event_days)
             await _remove(connection, "remove_jobs", job_days)
             await _remove(connection, "remove_subjobs", job_days)
+            # One that was silent for so long holds back nothing that would still be kept.
+            await connection.execute(query("forget_sidecars"), {"days": event_days})
         finally:
             await connection.execute(query("unlock_upkeep"))
     return True

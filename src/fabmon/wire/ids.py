@@ -1,8 +1,12 @@
-"""Ids that come as text in a URL."""
+"""Ids that come as text in a URL, and ids that follow from names, the same on every host."""
 
-from uuid import UUID
+from typing import Final
+from uuid import UUID, uuid5
 
 from fabmon.errors import BadParameter
+from fabmon.wire.event import App
+
+APP_NAMESPACE: Final = UUID("7a3e51c4-0d5b-4f0c-9a51-6f1d0b8f2c11")
 
 
 def read_uuid(name: str, value: str) -> UUID:
@@ -11,3 +15,8 @@ def read_uuid(name: str, value: str) -> UUID:
         return UUID(value)
     except ValueError:
         raise BadParameter(name, f"{value[:60]!r} is no UUID") from None
+
+
+def app_of(name: str, version: str | None = None) -> App:
+    """The app of this name, for front doors that know no id; its id follows from the name alone."""
+    return App(uuid5(APP_NAMESPACE, name), name, version)

@@ -1,0 +1,99 @@
+"""What `fabmon spool` sends: a backlog, or dead letters once more."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from fabmon.errors import FabmonError, StartError
+from fabmon.peer.client import Peer, Sent, open_peer
+from fabmon.peer.tls import client_context
+from fabmon.relay.forward import Upstream
+from fabmon.relay.replay import replay
+from fabmon.settings import SidecarSettings, load
+from fabmon.spool.limits import limits_of
+from fabmon.spool.look import View, pending
+from fabmon.spool.spool import open_spool
+
+_BATCH: Final = 500
+_TIMEOUT_SECONDS: Final = 30.0
+
+
+async def send_letters(chosen: Sequence[bytes], url: str) -> set[bytes]:
+    """Send the events of dead letters (lines of `dead.jsonl`); returns the lines whose events were accepted."""
+    taken: set[bytes] = set()
+    events = {line: bytes(event) for line in chosen if (event := _event_of(line)) is not None}
+    lines = list(events)
+    async with _peer(url) as peer:
+        for start in range(0, len(lines), _BATCH):
+            part = lines[start : start + _BATCH]
+            sent = await _send(peer, [events[line] for line in part])
+            refused = {why.index: why for why in sent.rejected}
+            for place, line in enumerate(part):
+                if place not in refused:
+                    taken.add(line)
+                else:
+                    print(f"refused again: {refused[place].code}: {refused[place].detail}", file=sys.stderr)
+    return taken
+
+
+async def send_copy(view: View, url: str) -> None:
+    """Send what is pending and leave the spool as it is: an event that arrives twice is stored once."""
+    count, batch = 0, []
+    async with _peer(url) as peer:
+        for record in pending(view):
+            batch.append(record.raw)
+            if len(batch) >= _BATCH:
+                count += len(batch) - len((await _send(peer, batch)).rejected)
+                batch = []
+        if batch:
+            count += len(batch) - len((await _send(peer, batch)).rejected)
+    print(f"{count} sent; the spool is as it was")
+
+
+async def drain(directory: Path, url: str) -> None:
+    """Send what is pending and acknowledge it; raises StartError when something is left."""
+    settings = load(SidecarSettings, os.environ)
+    upstream = Upstream(url or settings.local_url)
+    async with open_spool(directory, limits_of(settings)) as spool, _peer(url) as peer:
+
+        async def deliver(raws: Sequence[bytes], patience_seconds: float) -> Sent:
+            return await peer.send_batch(raws, patience_seconds)
+
+        before = spool.books.delivered, spool.books.dead
+        async with replay(spool, deliver, upstream):
+            while spool.pending and upstream.pause is None:  # noqa: ASYNC110 - replay's progress has no event of its own
+                await asyncio.sleep(0.05)
+        print(f"{spool.books.delivered - before[0]} delivered, {spool.books.dead - before[1]} dead letters")
+        if spool.pending:
+            left = f"{spool.pending} events left: {upstream.reason or upstream.held}"
+            raise StartError(left)
+
+
+def _peer(url: str) -> AbstractAsyncContextManager[Peer]:
+    settings = load(SidecarSettings, os.environ)
+    tls = client_context(settings.ca, settings.client_cert, settings.client_key)
+    return open_peer(url or settings.local_url, settings.token, tls)
+
+
+async def _send(peer: Peer, raws: Sequence[bytes]) -> Sent:
+    try:
+        return await peer.send_batch(raws, _TIMEOUT_SECONDS)
+    except FabmonError as error:
+        raise StartError(str(error)) from None
+
+
+class _Letter(msgspec.Struct):
+    event: msgspec.Raw
+
+
+def _event_of(line: bytes) -> msgspec.Raw | None:
+    try:
+        return msgspec.json.decode(line, type=_Letter).event
+    except msgspec.MsgspecError:
+        return None

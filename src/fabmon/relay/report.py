@@ -1,0 +1,48 @@
+"""What a role with a spool says of it: in /v1/healthz and in /metrics."""
+
+from typing import Any
+
+from fabmon import metrics
+from fabmon.relay.forward import Upstream
+from fabmon.spool.spool import Spool
+
+
+def spool_health(spool: Spool) -> dict[str, Any]:
+    """The spool's part of /v1/healthz; `accepted` is the sum of what became of the events and what is pending."""
+    books, age = spool.books, spool.oldest_pending_age()
+    return {
+        "spool_count": spool.pending,
+        "spool_dir": str(spool.directory),
+        "spool_bytes": spool.size_bytes,
+        "oldest_pending_age_s": None if age is None else round(age, 3),
+        "dead_letters": spool.dead_letters,
+        "spool": {
+            "id": spool.id,
+            "accepted": spool.accepted,
+            "delivered": books.delivered,
+            "pending": spool.pending,
+            "dead": books.dead,
+            "set_aside": books.set_aside,
+            "dropped": books.dropped,
+        },
+    }
+
+
+def upstream_health(upstream: Upstream) -> dict[str, Any]:
+    reason = upstream.reason or upstream.held
+    return {"url": upstream.name, "state": upstream.state, "paused": upstream.pause, "reason": reason}
+
+
+def refresh_metrics(spool: Spool, upstream: Upstream) -> None:
+    """Set what /metrics shows of *spool*."""
+    books = spool.books
+    metrics.SPOOL.accepted = spool.accepted
+    metrics.SPOOL.ended = {"delivered": books.delivered, "dead": books.dead, "set_aside": books.set_aside}
+    metrics.SPOOL.dropped = books.dropped
+    metrics.SPOOL_PENDING.set(spool.pending)
+    metrics.SPOOL_BYTES.set(spool.size_bytes)
+    metrics.SPOOL_OLDEST.set(spool.oldest_pending_age() or 0.0)
+    metrics.DEAD_LETTERS.set(spool.dead_letters)
+    metrics.UPSTREAM_UP.set(upstream.state == "ok")
+    for reason in ("away", "refusing", "held"):
+        metrics.UPSTREAM_PAUSED.labels(reason).set(upstream.pause == reason)

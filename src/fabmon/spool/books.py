@@ -1,0 +1,131 @@
+"""The spool's books: up to which sequence every event has found its end, and which end that was.
+
+Each sequence up to `acknowledged` ended in exactly one way, so `delivered + dead + set_aside + dropped == acknowledged`,
+always. They lie in two slots of one file, written in turn and in place: a crash can spoil the one that is being written,
+never the other, and writing them needs no free space. Drawn in docs/spool-format.md.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from fabmon.logs import Log
+from fabmon.spool.disk import Disk, create_durably
+from fabmon.spool.frame import read_line, write_line
+
+log = Log("fabmon.spool")
+
+BOOKS: Final = "books"
+VERSION_1: Final = "acknowledged"  # the position alone, as version 1 kept it
+_SLOT_BYTES: Final = 512
+_FORMAT: Final = 2
+
+
+class Books(msgspec.Struct):
+    acknowledged: int = 0  # every sequence up to it has found its end
+    last: int = 0  # the highest sequence that was given out when this was written
+    delivered: int = 0
+    dead: int = 0
+    set_aside: int = 0  # could not be read back
+    dropped: dict[str, int] = {}  # by reason: full, age, unknown
+    format: int = _FORMAT
+
+    @property
+    def balanced(self) -> bool:
+        ended = self.delivered + self.dead + self.set_aside + sum(self.dropped.values())
+        return ended == self.acknowledged <= self.last
+
+    def drop(self, reason: str, count: int) -> None:
+        self.acknowledged += count
+        self.dropped = {**self.dropped, reason: self.dropped.get(reason, 0) + count}
+
+
+class BooksFile:
+    """The file in *directory*; `books` is None when there is none that can be read."""
+
+    def __init__(self, disk: Disk, directory: Path) -> None:
+        self._disk = disk
+        self._path = directory / BOOKS
+        self._descriptor: int | None = None
+        self.books, self._generation, self.spoiled = read_books(disk, directory)
+        # Written in place, so that a full disk can be drained; but not after a failure, nor over a file of another size.
+        sizes = [entry.size for entry in disk.list(directory) if entry.name == BOOKS]
+        self._in_place = sizes == [2 * _SLOT_BYTES]
+
+    @property
+    def is_there(self) -> bool:
+        """Whether saving needs no free space."""
+        return self._in_place
+
+    def save(self, books: Books) -> None:
+        """Write *books* durably; raises OSError, and then what was saved before still counts."""
+        generation = self._generation + 1
+        slot = _slot(generation, books)
+        try:
+            if not self._in_place:
+                # Also after a failure: a file whose fsync failed is never written again.
+                create_durably(self._disk, self._path, slot + slot)
+                self._in_place = True
+            else:
+                if self._descriptor is None:
+                    self._descriptor = self._disk.open_write(self._path)
+                self._disk.write_at(self._descriptor, slot, generation % 2 * _SLOT_BYTES)
+                self._disk.fsync(self._descriptor)
+        except OSError:
+            self._in_place = False
+            self.close()
+            raise
+        self._generation = generation
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            self._disk.close(descriptor)
+
+
+def read_books(disk: Disk, directory: Path) -> tuple[Books | None, int, bool]:
+    """The newest books in *directory*, their generation, and whether a slot was spoiled.
+
+    Raises OSError when the disk will not say: the file may hold the truth, so better no start than a wrong one.
+    """
+    try:
+        with disk.open_read(directory / BOOKS) as file:
+            content = file.read(2 * _SLOT_BYTES)
+    except FileNotFoundError:
+        return _version_1(disk, directory), 0, False
+    found = [_read_slot(content[start : start + _SLOT_BYTES]) for start in (0, _SLOT_BYTES)]
+    whole = [each for each in found if each is not None]
+    if not whole:
+        log.warning("spool.books_damaged", file=directory / BOOKS, action="sending again what is there")
+        return None, 0, True
+    generation, books = max(whole, key=lambda each: each[0])
+    return books, generation, len(whole) < 2
+
+
+def _version_1(disk: Disk, directory: Path) -> Books | None:
+    try:
+        with disk.open_read(directory / VERSION_1) as file:
+            record = read_line(file.read(_SLOT_BYTES).rstrip(b"\n"))
+    except OSError:
+        return None
+    if record is None or record.raw != b"fabmon-spool 1 %d" % record.seq:
+        return None
+    return Books(record.seq, record.seq, record.seq)
+
+
+def _slot(generation: int, books: Books) -> bytes:
+    line = write_line(generation, msgspec.json.encode(books))
+    # Padded inside the checksum, so that a slot is one line of a known length.
+    return write_line(generation, msgspec.json.encode(books) + b" " * (_SLOT_BYTES - len(line)))
+
+
+def _read_slot(slot: bytes) -> tuple[int, Books] | None:
+    record = read_line(slot.removesuffix(b"\n")) if slot.endswith(b"\n") else None
+    if record is None:
+        return None
+    try:
+        books = msgspec.json.decode(record.raw, type=Books)
+    except msgspec.MsgspecError:
+        return None
+    return (record.seq, books) if books.balanced else None

@@ -1,0 +1,108 @@
+"""Every file-system call that the spool makes, in one object, so that a test can put a disk that forgets under it.
+
+Descriptors are plain numbers, writes are unbuffered: what one call promises is what the system call promises.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from fabmon.spool.durable import fsync_directory, wait_for_lock
+
+_BINARY: Final = getattr(os, "O_BINARY", 0)
+_MODE: Final = 0o600
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One name in a directory."""
+
+    name: str
+    size: int
+    modified_at: float
+    is_file: bool
+
+
+class Disk:
+    """The real one. Each call raises OSError, and then promises nothing about what is on the disk."""
+
+    def list(self, directory: Path) -> list[Entry]:
+        found = []
+        with os.scandir(directory) as entries:
+            for each in entries:
+                info = each.stat(follow_symlinks=False)
+                found.append(Entry(each.name, info.st_size, info.st_mtime, stat.S_ISREG(info.st_mode)))
+        return found
+
+    def open_read(self, path: Path) -> BinaryIO:
+        return path.open("rb")
+
+    def create(self, path: Path) -> int:
+        """A new file; raises FileExistsError when the name is taken."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, _MODE)
+
+    def open_append(self, path: Path) -> int:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY, _MODE)
+
+    def open_write(self, path: Path) -> int:
+        return os.open(path, os.O_WRONLY | _BINARY)
+
+    def write(self, descriptor: int, block: bytes) -> None:
+        rest = memoryview(block)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+    def write_at(self, descriptor: int, block: bytes, offset: int) -> None:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        self.write(descriptor, block)
+
+    def fsync(self, descriptor: int) -> None:
+        os.fsync(descriptor)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        os.truncate(descriptor, size)
+
+    def close(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+    def rename(self, path: Path, target: Path) -> None:
+        path.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink()
+
+    def fsync_directory(self, path: Path) -> None:
+        fsync_directory(path)
+
+    def make_directory(self, path: Path) -> None:
+        path.mkdir(mode=0o700, exist_ok=True)
+
+    @contextmanager
+    def locked(self, path: Path) -> Iterator[None]:
+        """Hold the lock file at *path* for a short while; waits a few seconds for who holds it."""
+        with path.open("a+b") as file:
+            wait_for_lock(file)
+            yield
+
+    def free_bytes(self, directory: Path) -> int:
+        return shutil.disk_usage(directory).free
+
+
+def create_durably(disk: Disk, path: Path, content: bytes) -> None:
+    """The file at *path* as a whole, in place of one that may be there: after a crash it is the old or the new."""
+    temporary = path.with_name(path.name + ".new")
+    with suppress(FileNotFoundError):
+        disk.unlink(temporary)
+    descriptor = disk.create(temporary)
+    try:
+        disk.write(descriptor, content)
+        disk.fsync(descriptor)
+    finally:
+        disk.close(descriptor)
+    disk.rename(temporary, path)
+    disk.fsync_directory(path.parent)

@@ -1,0 +1,122 @@
+"""Looking into a spool's directory without touching it: a live one, or a copy."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from fabmon.clock import now
+from fabmon.errors import StartError
+from fabmon.spool.books import Books, read_books
+from fabmon.spool.dead import read_letters
+from fabmon.spool.disk import Disk
+from fabmon.spool.frame import Record
+from fabmon.spool.identity import read_id
+from fabmon.spool.segment import first_seq_of, path_of, read_header, read_segment
+from fabmon.spool.survey import ASIDE, SHORTEST_LINE
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Bytes that are no record of their place."""
+
+    file: str
+    offset: int
+    length: int
+    what: str
+
+
+class View(msgspec.Struct):
+    """What was in the directory when it was looked at."""
+
+    directory: Path
+    id: str | None
+    books: Books
+    books_found: bool
+    segments: list[int]
+    bytes: int
+    accepted: int
+    dead_letters: int
+    set_aside_files: list[str]
+    oldest_segment_age_s: float | None
+
+    @property
+    def pending(self) -> int:
+        return self.accepted - self.books.acknowledged
+
+
+def look(directory: Path) -> View:
+    """What is in *directory*; raises StartError when there is no spool."""
+    disk = Disk()
+    try:
+        entries = disk.list(directory)
+        stored, _, _ = read_books(disk, directory)
+    except OSError as error:
+        raise StartError(f"{directory} cannot be read: {error.strerror}") from None
+    sizes = {first: each.size for each in entries if each.is_file and (first := first_seq_of(each.name)) is not None}
+    segments = sorted(sizes)
+    if not segments and stored is None and read_id(directory) is None:
+        raise StartError(f"{directory} holds no spool")
+    first = segments[0] if segments else 1
+    books = stored or Books(first - 1, first - 1, 0, 0, 0, {"unknown": first - 1} if first > 1 else {})
+    tail = segments[-1] - 1 if segments else 0
+    for _, item in _items(directory, segments[-1]) if segments else ():
+        if isinstance(item, Record):
+            tail = max(tail, item.seq)
+        elif item.what == "damaged" and item.length >= SHORTEST_LINE:
+            tail += 1
+    last = max(books.last, books.acknowledged, tail)
+    behind = [
+        each for each, after in zip(segments, [*segments[1:], last + 1], strict=False) if after > books.acknowledged + 1
+    ]
+    age = None
+    if behind and last > books.acknowledged:
+        with suppress(OSError):
+            header = read_header(disk, path_of(directory, behind[0]))
+            age = None if header is None else max(0.0, now().timestamp() - header.begun_at)
+    aside = directory / ASIDE
+    return View(
+        directory=directory,
+        id=read_id(directory),
+        books=books,
+        books_found=stored is not None,
+        segments=segments,
+        bytes=sum(sizes.values()),
+        accepted=last,
+        dead_letters=sum(1 for _ in read_letters(disk, directory)),
+        set_aside_files=sorted(path.name for path in aside.iterdir()) if aside.is_dir() else [],
+        oldest_segment_age_s=age,
+    )
+
+
+def pending(view: View) -> Iterator[Record]:
+    """The events that have not found their end, oldest first."""
+    last = view.books.acknowledged
+    for _, item in contents(view):
+        if isinstance(item, Record) and item.seq > last:
+            last = item.seq
+            yield item
+
+
+def contents(view: View) -> Iterator[tuple[int, Record | Finding]]:
+    """Everything that the segments hold, each with its segment's first sequence; what is out of place is a finding."""
+    for first, bound in zip(view.segments, [*view.segments[1:], 10**19], strict=False):
+        last = first - 1
+        for offset, item in _items(view.directory, first):
+            if isinstance(item, Record) and not last < item.seq < bound:
+                yield first, Finding(path_of(view.directory, first).name, offset, len(item.raw), "out of place")
+                continue
+            if isinstance(item, Record):
+                last = item.seq
+            yield first, item
+
+
+def _items(directory: Path, first: int) -> Iterator[tuple[int, Record | Finding]]:
+    path = path_of(directory, first)
+    # A live spool may have delivered and deleted it meanwhile.
+    with suppress(FileNotFoundError):
+        for behind, item in read_segment(Disk(), path):
+            if isinstance(item, Record):
+                yield behind, item
+            else:
+                yield behind, Finding(item.file, item.offset, item.length, "torn" if item.torn else "damaged")

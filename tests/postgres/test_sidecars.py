@@ -1,0 +1,90 @@
+"""Contact with the site: who was heard, what is held back, and up to when the lists are complete."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from fabmon.clock import monotonic
+from fabmon.store.pool import Pool
+from fabmon.store.sidecars import Heard, complete_until, read_sidecars, write_contacts
+from fabmon.wire.contact import Contact
+from tests.fixtures.roles import Service, StartRole, eventually
+from tests.make import event_dict
+
+A, B = str(uuid4()), str(uuid4())
+
+
+def ago(seconds: float) -> datetime:
+    return datetime.now(UTC) - timedelta(seconds=seconds)
+
+
+async def until(pool: Pool) -> float:
+    """How many seconds ago."""
+    found = await complete_until(pool)
+    assert found is not None
+    return (datetime.now(UTC) - found).total_seconds()
+
+
+async def test_no_known_sidecar_says_nothing(pool: Pool) -> None:
+    assert await complete_until(pool) is None
+    assert await read_sidecars(pool) == []
+
+
+async def test_the_oldest_pending_event_of_any_sidecar_bounds_the_answers(pool: Pool) -> None:
+    await write_contacts(pool, [Heard(A, monotonic(), Contact(0)), Heard(B, monotonic(), Contact(312, 600.0))])
+    assert 599 < await until(pool) < 605
+    await write_contacts(pool, [Heard(B, monotonic(), Contact(0))])
+    assert await until(pool) < 5
+    states = {str(item["id"]): (item["state"], item["pending"]) for item in await read_sidecars(pool)}
+    assert states == {A: ("ok", 0), B: ("ok", 0)}
+
+
+async def test_a_silent_sidecar_is_assumed_to_hold_back_since_its_last_contact(pool: Pool) -> None:
+    await write_contacts(pool, [Heard(A, monotonic() - 100, Contact(0)), Heard(B, monotonic(), Contact(0))])
+    assert 99 < await until(pool) < 105
+    silent = next(item for item in await read_sidecars(pool) if str(item["id"]) == A)
+    assert (silent["state"], silent["holds_back_since"] == silent["last_contact"]) == ("silent", True)
+    # An older word that another local heard does not go before a newer one.
+    await write_contacts(pool, [Heard(B, monotonic() - 500, Contact(9, 1000.0))])
+    assert 99 < await until(pool) < 105
+    await write_contacts(pool, [Heard(A, monotonic(), Contact(0, stopped=True))])
+    assert await until(pool) < 5
+
+
+async def test_one_that_stopped_with_events_holds_them_back(pool: Pool) -> None:
+    await write_contacts(pool, [Heard(A, monotonic(), Contact(3, 50.0, site_id="fab1", host="etch-07", stopped=True))])
+    assert 49 < await until(pool) < 55
+    [item] = await read_sidecars(pool)
+    assert (item["state"], item["site_id"], item["host"], item["pending"]) == ("holding", "fab1", "etch-07", 3)
+
+
+def test_a_sidecar_is_known_to_its_site(make_role: StartRole, local: Service) -> None:
+    sidecar = make_role("sidecar", FABMON_LOCAL_URL=local.url, FABMON_SITE_ID="fab1").start()
+    id = sidecar.get("/v1/healthz").json["spool"]["id"]
+    eventually(lambda: local.row("/v1/sidecars", "id", id))
+    assert sidecar.send([event_dict()]).json["forwarded"] == 1
+    eventually(lambda: (local.row("/v1/sidecars", "id", id) or {}).get("host"))
+    answer = local.get("/v1/sidecars").json
+    assert (answer["count"], answer["items"][0]["state"], answer["items"][0]["site_id"]) == (1, "ok", "fab1")
+    assert datetime.fromisoformat(answer["complete_until"]) > ago(15)
+
+    local.kill()
+    sidecar.send([event_dict() for _ in range(5)])
+    local.start()
+    eventually(lambda: sidecar.get("/v1/healthz").json["spool_count"] == 0)
+    # It tells at once that it holds nothing any more.
+    eventually(lambda: (local.row("/v1/sidecars", "id", id) or {}).get("pending") == 0, 5)
+    assert sidecar.stop() == 0
+    eventually(lambda: (local.row("/v1/sidecars", "id", id) or {}).get("state") == "stopped", 5)
+    assert sidecar.start().get("/v1/healthz").json["spool"]["id"] == id
+
+
+def test_nonsense_about_a_sidecar_harms_nothing(local: Service) -> None:
+    headers = {"x-fabmon-sidecar": "x", "x-fabmon-pending": "-1", "x-fabmon-oldest-age": "nan"}
+    assert local.ask("POST", "/v1/ingest/events", event_dict(), headers).status == 200
+    headers = {"x-fabmon-sidecar": str(uuid4()), "x-fabmon-pending": "1", "x-fabmon-oldest-age": "nan"}
+    assert local.ask("POST", "/v1/ingest/events", event_dict(), headers).status == 200
+    assert local.post(f"/v1/ingest/sidecars/{uuid4()}", {"pending": "many"}).status == 422
+    assert local.post(f"/v1/ingest/sidecars/{uuid4()}", {"pending": 0, "host": "a\0b"}).status == 422
+    assert local.post("/v1/ingest/sidecars/x", {"pending": 0}).status == 422
+    assert local.get("/v1/sidecars").json["count"] == 0
+    assert local.get("/v1/sidecars?x=1").json["code"] == "bad_parameter"

@@ -1,0 +1,112 @@
+"""The emitter against a sidecar that is silent, fails for a while, or a clock that stands still."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fabmon.clock import now
+from fabmon.sdk.address import read_address
+from fabmon.sdk.emitter import Emitter
+from fabmon.sdk.events import event_of
+from fabmon.wire.event import Entity
+from fabmon.wire.ids import app_of
+from tests.fixtures.programs import clean_environment, python
+from tests.fixtures.roles import eventually
+from tests.fixtures.stub_sidecar import Sidecar
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def kept(data_dir: Path) -> list[bytes]:
+    return [line for path in (data_dir / "unsent").glob("*.jsonl") for line in path.read_bytes().splitlines()]
+
+
+def test_what_piles_up_behind_a_silent_sidecar_goes_to_disk_before_it_has_timed_out(
+    silent: str, tmp_path: Path
+) -> None:
+    app = app_of("x")
+    emitter = Emitter(read_address(silent), "test", {"FABMON_DATA_DIR": str(tmp_path)})
+    event = event_of("fab1", app, Entity("job", app.app_id), "progress", now())
+    begun = time.monotonic()
+    for _ in range(4000):
+        emitter.send(event)
+    eventually(lambda: len(kept(tmp_path)) >= 2000, 5.0)
+    took = time.monotonic() - begun
+    assert emitter.close() is None
+    assert took < 1.2  # it waits 1.5 s for an answer
+    assert len(kept(tmp_path)) == 4000
+
+
+def test_a_burst_against_a_silent_sidecar_is_kept_whole_in_little_memory(silent: str, tmp_path: Path) -> None:
+    program = (
+        "import fabmon, resource\n"
+        "with fabmon.job('x') as job:\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "    for n in range(30_000): job.progress(n, 30_000)\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = python(program, silent, tmp_path, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) < 30 * 1024
+    lines = kept(tmp_path)
+    assert len(set(lines)) == 30_002
+    assert len(list((tmp_path / "unsent").iterdir())) < 100
+
+
+def test_a_sidecar_known_to_be_silent_is_not_waited_for_at_the_end(silent: str, tmp_path: Path) -> None:
+    program = "import fabmon, time\nwith fabmon.job('x'): time.sleep(2.2)\nprint('done', flush=True)"
+    environment = {**clean_environment(tmp_path), "FABMON_URL": silent}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"done\n"
+        done = time.monotonic()
+        assert running.wait(10) == 0
+        assert time.monotonic() - done < 1.0
+    assert len(kept(tmp_path)) == 2
+
+
+def test_what_was_kept_while_the_sidecar_failed_is_sent_by_the_same_job_when_it_is_back(tmp_path: Path) -> None:
+    program = (
+        "import fabmon, sys, fabmon.sdk.emitter as emitter\n"
+        "emitter.FIRST_RETRY_SECONDS = 0.05\n"
+        "with fabmon.job('x') as job:\n"
+        "    sys.stdin.readline(); job.progress(0.5); sys.stdin.readline()\n"
+    )
+    with Sidecar().serving() as sidecar:
+        environment = {**clean_environment(tmp_path), "FABMON_URL": sidecar.url}
+        command = [sys.executable, "-c", program]
+        with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE) as running:
+            assert running.stdin is not None
+            eventually(lambda: len(sidecar.bodies) == 1)
+            sidecar.status = 500
+            running.stdin.write(b"\n")
+            running.stdin.flush()
+            eventually(lambda: kept(tmp_path))
+            sidecar.status = 200
+            eventually(lambda: len(sidecar.bodies) == 2)
+            running.communicate(b"\n", timeout=20)
+    assert [event["event"]["kind"] for event in sidecar.events] == ["started", "progress", "finished"]
+    assert kept(tmp_path) == []
+
+
+def test_events_stay_in_order_when_the_clock_stands_still(tmp_path: Path) -> None:
+    program = (
+        "import fabmon, fabmon.sdk.context as context\n"
+        "moment = context.now(); context.now = lambda: moment\n"
+        "with fabmon.job('x') as job: [job.progress(n, 5) for n in range(6)]\n"
+    )
+    with Sidecar().serving() as sidecar:
+        assert python(program, sidecar.url, tmp_path).returncode == 0
+    ats = [event["event"]["at"] for event in map(json.loads, sidecar.bodies)]
+    assert len(ats) == 8
+    assert ats == sorted(set(ats))

@@ -1,0 +1,116 @@
+"""`fabmon spool` on a copied directory and beside a live sidecar: it only reads, unless it says otherwise."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fabmon.clock import now
+from fabmon.spool.dead import Letter
+from fabmon.spool.spool import open_spool
+from tests.fixtures.roles import Service, StartRole, eventually
+from tests.make import event_bytes, event_dict
+
+LIMIT = 1 << 26
+V1 = Path(__file__).parents[1] / "fixtures" / "spool-v1"
+
+
+def spool(*arguments: str, code: int = 0) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FABMON_")}
+    command = [sys.executable, "-m", "fabmon", "spool", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environment)
+    assert done.returncode == code, done.stderr + done.stdout
+    return done.stdout
+
+
+def stat(directory: Path) -> Any:
+    return json.loads(spool("stat", "--dir", str(directory), "--json"))
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    """Five events: the first delivered, the second dead, three pending."""
+    asyncio.run(_fill(tmp_path / "spool"))
+    return tmp_path / "spool"
+
+
+async def _fill(directory: Path) -> None:
+    async with open_spool(directory, LIMIT) as opened:
+        await opened.append([event_bytes(business_key=f"LOT-{number}") for number in range(5)])
+        records = await opened.read(2)
+        await opened.acknowledge(2, [Letter(records[1], "wrong_site", "this is site fab1", 207, 2, now(), now())])
+
+
+def test_reading_commands_change_nothing(filled: Path) -> None:
+    before = files(filled)
+    found = stat(filled)
+    counted = {name: found[name] for name in ("accepted", "delivered", "pending", "dead", "set_aside", "dead_letters")}
+    assert counted == {"accepted": 5, "delivered": 1, "pending": 3, "dead": 1, "set_aside": 0, "dead_letters": 1}
+    assert found["dropped"] == {}
+    listed = [json.loads(line) for line in spool("ls", "--dir", str(filled), "--json").splitlines()]
+    assert [(each["seq"], each["event"]["entity"]["business_key"]) for each in listed] == [
+        (3, "LOT-2"), (4, "LOT-3"), (5, "LOT-4"),
+    ]  # fmt: skip
+    assert "LOT-2" in spool("ls", "--dir", str(filled))
+    assert json.loads(spool("show", "4", "--dir", str(filled)))["entity"]["business_key"] == "LOT-3"
+    assert "no event 9" not in spool("show", "9", "--dir", str(filled), code=1)
+    assert "3 pending events whole, 0 missing, 0 damaged" in spool("verify", "--dir", str(filled))
+    exported = [json.loads(line) for line in spool("export", "--dir", str(filled)).splitlines()]
+    assert [each["entity"]["business_key"] for each in exported] == ["LOT-2", "LOT-3", "LOT-4"]
+    assert "wrong_site" in spool("dead", "ls", "--dir", str(filled))
+    assert json.loads(spool("dead", "show", "1", "--dir", str(filled)))["attempts"] == 2
+    assert files(filled) == before
+
+
+def test_verify_finds_a_flipped_bit(filled: Path) -> None:
+    segment = next(filled.glob("*.segment"))
+    whole = segment.read_bytes()
+    place = whole.index(b"LOT-3")
+    segment.write_bytes(whole[:place] + b"M" + whole[place + 1 :])
+    lines = [json.loads(line) for line in spool("verify", "--dir", str(filled), "--json", code=1).splitlines()]
+    assert (lines[0]["what"], lines[0]["offset"] > 0, lines[-1]["missing"]) == ("damaged", True, 1)
+
+
+def test_version_1_is_read(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(V1, copy)
+    assert (stat(copy)["accepted"], stat(copy)["pending"], stat(copy)["dead_letters"]) == (20, 15, 1)
+    assert len(spool("export", "--dir", str(copy)).splitlines()) == 15
+
+
+def test_a_copied_backlog_and_its_dead_letters_reach_a_site(filled: Path, local: Service) -> None:
+    spool("dead", "retry", "--all", "--dir", str(filled), "--url", local.url)
+    assert stat(filled)["dead_letters"] == 0
+    assert "3 sent" in spool("replay", "--keep", "--dir", str(filled), "--url", local.url)
+    assert stat(filled)["pending"] == 3
+    assert "3 delivered, 0 dead" in spool("replay", "--dir", str(filled), "--url", local.url)
+    assert (stat(filled)["pending"], stat(filled)["delivered"]) == (0, 4)
+    keys = {item["job_key"] for item in local.get("/v1/jobs").json["items"]}
+    assert keys == {"LOT-1", "LOT-2", "LOT-3", "LOT-4"}
+
+
+def test_beside_a_live_sidecar(make_role: StartRole, local: Service) -> None:
+    sidecar = make_role("sidecar", FABMON_LOCAL_URL=local.url).start()
+    local.kill()
+    sidecar.send([event_dict() for _ in range(3)] + [event_dict(site="fab9")])
+    directory = Path(sidecar.get("/v1/healthz").json["spool_dir"])
+    assert stat(directory)["pending"] == 4
+    spool("replay", "--dir", str(directory), code=1)  # it is in use
+    local.start()
+    eventually(lambda: sidecar.get("/v1/healthz").json["spool_count"] == 0)
+    assert stat(directory)["dead_letters"] == 1
+    spool("dead", "drop", "1", "--dir", str(directory))
+    eventually(lambda: sidecar.get("/v1/healthz").json["dead_letters"] == 0)
+    books = sidecar.get("/v1/healthz").json["spool"]
+    assert (books["accepted"], books["delivered"], books["dead"], books["pending"]) == (4, 3, 1, 0)
+    assert "fabmon_spool_dead_total 1.0" in sidecar.get("/metrics").body.decode()

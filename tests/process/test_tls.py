@@ -1,0 +1,178 @@
+"""TLS between real roles, over a CA of the tests' own: who gets in, and what both ends say when somebody does not."""
+
+import datetime
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.fixtures.roles import Service, StartRole, eventually, free_port
+from tests.make import event_dict, life
+from tests.process.test_start import fabmon
+
+
+class Papers:
+    """Files of two authorities; `ours` is the one that the roles trust."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        ours, theirs = trustme.CA(organization_name="ours"), trustme.CA(organization_name="theirs")
+        self.ca, self.other_ca = self._ca("ours.pem", ours), self._ca("theirs.pem", theirs)
+        yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+        self.server = self._issue("server.pem", ours)
+        self.expired = self._issue("expired.pem", ours, yesterday)
+        self.client = self._issue("client.pem", ours)
+        self.stranger = self._issue("stranger.pem", theirs)
+        self.asking = ssl.create_default_context(cafile=self.ca)
+        self.asking.load_cert_chain(self.client)
+        self.trusting_all = ssl.create_default_context(cafile=self.ca)
+        self.trusting_all.load_cert_chain(self.client)
+        self.trusting_all.check_hostname = False
+        self.trusting_all.verify_mode = ssl.CERT_NONE
+
+    def _ca(self, name: str, authority: trustme.CA) -> str:
+        path = self._directory / name
+        authority.cert_pem.write_to_path(path)
+        return str(path)
+
+    def _issue(self, name: str, authority: trustme.CA, until: datetime.datetime | None = None) -> str:
+        begin = until and until - datetime.timedelta(days=30)
+        certificate = authority.issue_cert("127.0.0.1", "localhost", not_before=begin, not_after=until)
+        path = self._directory / name
+        certificate.private_key_and_cert_chain_pem.write_to_path(path)
+        return str(path)
+
+
+@pytest.fixture
+def papers(data_dir: Path) -> Papers:
+    return Papers(data_dir)
+
+
+@pytest.fixture
+def start_local(papers: Papers, make_role: StartRole, database_url: str) -> Callable[..., Service]:
+    port = free_port()
+
+    def start(certificate: str = papers.server) -> Service:
+        local = make_role(
+            *("local", port),
+            FABMON_DATABASE_URL=database_url,
+            FABMON_SITE_ID="fab1",
+            FABMON_TLS_CERT=certificate,
+            FABMON_TLS_CLIENT_CA=papers.ca,
+        )
+        local.tls = papers.asking
+        if certificate == papers.expired:
+            local.tls = papers.trusting_all
+        return local.start()
+
+    return start
+
+
+def test_events_and_questions_go_through_with_the_right_certificates(
+    papers: Papers, start_local: Callable[..., Service], make_role: StartRole
+) -> None:
+    local = start_local()
+    ours = {"FABMON_CA": papers.ca, "FABMON_CLIENT_CERT": papers.client}
+    sidecar = make_role("sidecar", FABMON_LOCAL_URL=local.url, **ours).start()
+    central = make_role("central", FABMON_SITES=f"fab1={local.url}", **ours).start()
+    assert sidecar.send(life()).json["forwarded"] == 4
+    assert central.get("/v1/jobs?site=fab1").json["count"] == 1
+    assert central.get("/v1/healthz").json["sites"]["fab1"]["status"] == "ok"
+    shown = fabmon("jobs", "--url", local.url, **ours)
+    assert (shown.returncode, "recipe-runner" in shown.stdout) == (0, True), shown.stderr
+    stranger = fabmon("jobs", "--url", local.url)
+    assert (stranger.returncode, stranger.stderr.count("\n")) == (1, 1)
+    assert "FABMON_CA" in stranger.stderr
+    assert "plain_http" not in local.log
+
+
+def test_whoever_does_not_get_in_hears_why_and_loses_nothing(
+    papers: Papers, start_local: Callable[..., Service], make_role: StartRole, data_dir: Path
+) -> None:
+    local = start_local()
+    place = data_dir / "the-sidecar"
+    place.mkdir()
+    sent = 0
+
+    def run(said: str, heard: str, **settings: str) -> None:
+        nonlocal sent
+        sidecar = make_role("sidecar", FABMON_LOCAL_URL=local.url, FABMON_DATA_DIR=str(place), **settings)
+        sidecar.start("/livez")
+        assert sidecar.post("/v1/ingest/events", event_dict()).json == {"ok": True}
+        sent += 1
+        health = sidecar.get("/v1/healthz").json
+        assert (health["spool_count"], health["dead_letters"]) == (sent, 0)
+        assert said in health["upstream"]["reason"], health["upstream"]
+        assert said in sidecar.log
+        eventually(lambda: f'"tls.refused","reason":"{heard}' in local.log, 5, lambda: local.log)
+        assert sidecar.stop() == 0
+
+    ours = {"FABMON_CA": papers.ca, "FABMON_CLIENT_CERT": papers.client}
+    run("its certificate is refused: self-signed", "the caller broke off", **ours | {"FABMON_CA": papers.other_ca})
+    run(
+        "does it ask for a client certificate? (FABMON_CLIENT_CERT)",
+        "PEER_DID_NOT_RETURN_A_CERTIFICATE",
+        FABMON_CA=papers.ca,
+    )
+    run(
+        "does it ask for a client certificate? (FABMON_CLIENT_CERT)",
+        "unable to get local issuer",
+        **ours | {"FABMON_CLIENT_CERT": papers.stranger},
+    )
+    assert local.stop() == 0
+    local = start_local(papers.expired)
+    run("certificate has expired (FABMON_CA)", "the caller broke off", **ours)
+    assert local.stop() == 0
+
+    local = start_local()
+    sidecar = make_role("sidecar", FABMON_LOCAL_URL=local.url, FABMON_DATA_DIR=str(place), **ours).start()
+    eventually(lambda: sidecar.get("/v1/healthz").json["spool_count"] == 0)
+    assert local.get("/v1/jobs").json["count"] == sent == 4
+
+
+def test_a_renewed_certificate_is_used_without_a_restart(papers: Papers, make_role: StartRole, data_dir: Path) -> None:
+    served = data_dir / "served.pem"
+    served.write_bytes(Path(papers.expired).read_bytes())
+    role = make_role("sidecar", FABMON_LOCAL_URL="http://127.0.0.1:1", FABMON_TLS_CERT=str(served))
+    role.tls = papers.trusting_all
+    role.start("/livez")
+    role.tls = papers.asking
+    with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
+        role.get("/livez")
+    served.write_text("half of")
+    eventually(lambda: "tls.unusable" in role.log, 6)
+    with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
+        role.get("/livez")
+    served.write_bytes(Path(papers.server).read_bytes())
+    eventually(lambda: "tls.renewed" in role.log, 6)
+    assert role.get("/livez").status == 200
+
+
+def test_central_says_which_site_it_cannot_trust(
+    papers: Papers, start_local: Callable[..., Service], make_role: StartRole
+) -> None:
+    local = start_local()
+    central = make_role("central", FABMON_SITES=f"fab1={local.url}", FABMON_CA=papers.other_ca).start()
+    reply = central.get("/v1/jobs?site=fab1")
+    assert (reply.status, "fab1" in reply.json["detail"], "FABMON_CA" in reply.json["detail"]) == (502, True, True)
+
+
+def test_a_file_that_cannot_be_used_stops_the_start(papers: Papers, tmp_path: Path) -> None:
+    nonsense = tmp_path / "nonsense.pem"
+    nonsense.write_text("hello")
+    alone = tmp_path / "key.pem"
+    alone.write_bytes(trustme.CA().issue_cert("127.0.0.1").private_key_pem.bytes())
+    for role, settings, word in (
+        ("sidecar", {"FABMON_TLS_CERT": "/nowhere.pem"}, "FABMON_TLS_CERT"),
+        ("sidecar", {"FABMON_TLS_KEY": papers.server}, "FABMON_TLS_CERT is not set"),
+        ("central", {"FABMON_TLS_CERT": papers.server, "FABMON_TLS_KEY": str(alone)}, "KEY_VALUES_MISMATCH"),
+        ("central", {"FABMON_TLS_CERT": str(nonsense)}, "FABMON_TLS_CERT"),
+        ("local", {"FABMON_TLS_CERT": papers.server, "FABMON_TLS_CLIENT_CA": str(nonsense)}, "FABMON_TLS_CLIENT_CA"),
+        ("sidecar", {"FABMON_CA": str(nonsense)}, "FABMON_CA"),
+        ("central", {"FABMON_CLIENT_CERT": "/nowhere.pem"}, "FABMON_CLIENT_CERT"),
+        ("central", {"FABMON_CLIENT_KEY": papers.client}, "FABMON_CLIENT_CERT is not set"),
+    ):
+        done = fabmon("serve", "--role", role, FABMON_DATA_DIR=str(tmp_path), **settings)
+        assert (done.returncode, done.stderr.count("\n"), word in done.stderr) == (2, 1, True), (settings, done.stderr)

@@ -1,0 +1,167 @@
+"""The spool's way out against a site that misbehaves: everything arrives once it behaves, and only poison is given up."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fabmon.peer.client import Sent, open_peer
+from fabmon.relay.forward import Upstream
+from fabmon.relay.replay import replay
+from fabmon.spool.spool import Spool, open_spool
+from tests.fixtures.site import Answer, Event, Site, open_site
+
+
+class Running(msgspec.Struct):
+    site: Site
+    spool: Spool
+    upstream: Upstream
+
+    async def drained(self, seconds: float = 8.0) -> None:
+        async with asyncio.timeout(seconds):
+            while self.spool.pending:  # noqa: ASYNC110 - seen from outside, as a person would
+                await asyncio.sleep(0.02)
+        books = self.spool.books
+        ended = books.delivered + books.dead + books.set_aside + sum(books.dropped.values())
+        assert self.spool.accepted == ended
+        assert books.delivered == self.spool.accepted - books.dead
+
+    def letters(self) -> list[dict[str, Any]]:
+        path = self.spool.directory / "dead.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@asynccontextmanager
+async def running(directory: Path, count: int, behave: Any = None) -> AsyncIterator[Running]:
+    """A spool of *count* events that is being drained into a site."""
+    async with open_site() as site, open_spool(directory, 1 << 26) as spool, open_peer(site.url) as peer:
+        if behave is not None:
+            site.behave = behave
+        await spool.append([b'{"n":%d}' % number for number in range(count)])
+        upstream = Upstream(site.url)
+
+        async def deliver(raws: Sequence[bytes], patience_seconds: float) -> Sent:
+            return await peer.send_batch(raws, patience_seconds / 20)  # a test's patience is shorter
+
+        async with replay(spool, deliver, upstream):
+            yield Running(site, spool, upstream)
+
+
+def poison(*numbers: int) -> Any:
+    def behave(events: list[Event]) -> Answer:
+        bad = [place for place, event in enumerate(events) if event["n"] in numbers]
+        rejected = [{"index": place, "code": "wrong_site", "detail": "this is site fab1"} for place in bad]
+        return Answer(status=207 if bad else 200, rejected=rejected)
+
+    return behave
+
+
+async def test_one_poisoned_event_in_a_thousand_is_a_dead_letter_and_the_others_arrive(tmp_path: Path) -> None:
+    async with running(tmp_path, 3000, poison(7, 1500, 2999)) as it:
+        await it.drained()
+        assert it.site.numbers == set(range(3000)) - {7, 1500, 2999}
+        assert [(letter["event"]["n"], letter["code"], letter["status"]) for letter in it.letters()] == [
+            (7, "wrong_site", 207), (1500, "wrong_site", 207), (2999, "wrong_site", 207),
+        ]  # fmt: skip
+        assert {"at", "first_tried_at", "attempts", "detail", "seq"} <= it.letters()[0].keys()
+        assert (it.spool.books.dead, it.spool.books.delivered) == (3, 2997)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 415])
+async def test_a_refusal_of_the_request_pauses_and_gives_up_nothing(tmp_path: Path, status: int) -> None:
+    async with running(tmp_path, 500, lambda _: Answer(status=status, body=b"no")) as it:
+        await asyncio.sleep(0.5)
+        assert (it.upstream.pause, it.spool.pending, it.letters()) == ("refusing", 500, [])
+        it.site.behave = poison()
+        await it.drained(3.0)
+        assert (it.site.numbers, it.letters(), it.upstream.pause) == (set(range(500)), [], None)
+        assert len(it.site.batches) < 12
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(status=503, body=b""),
+        Answer(status=502, body=b"<html>"),
+        Answer(status=200, body=b"<html>welcome to the guest network"),
+        Answer(status=200, body=b'{"rejected": [{"index": 99999, "code": "x", "detail": "y"}]}'),
+        Answer(status=200, body=b'{"rejected": "none"}'),
+        Answer(status=302, headers={"location": "http://127.0.0.1:9/"}, body=b""),
+        Answer(status=200, pause_seconds=60),
+        Answer(status=200, byte_pause_seconds=1.0),
+        Answer(status=599, body=b"\xff" * 100),
+    ],
+    ids=["503", "502", "portal", "odd_index", "no_list", "redirect", "hangs", "byte_a_second", "599"],
+)
+async def test_nonsense_and_silence_lose_nothing_and_a_probe_finds_the_site_back(
+    tmp_path: Path, answer: Answer
+) -> None:
+    async with running(tmp_path, 200, lambda _: answer) as it:
+        await asyncio.sleep(0.3)
+        assert (it.spool.pending, it.letters()) == (200, [])
+        it.site.behave = poison()
+        await it.drained(12.0)
+        assert (it.site.numbers, it.letters()) == (set(range(200)), [])
+
+
+async def test_retry_after_is_honoured(tmp_path: Path) -> None:
+    async with running(tmp_path, 50, lambda _: Answer(status=429, headers={"retry-after": "2"}, body=b"")) as it:
+        await asyncio.sleep(0.2)
+        it.site.behave = poison()
+        await it.drained()
+        assert it.site.batches[1][0] - it.site.batches[0][0] >= 2.0
+        assert it.site.batches[1][1] == 1  # one event goes ahead
+        assert it.site.numbers == set(range(50))
+
+
+async def test_a_batch_too_large_is_halved_until_it_passes(tmp_path: Path) -> None:
+    def at_most_ten(events: list[Event]) -> Answer:
+        return Answer(status=413, body=b"") if len(events) > 10 else Answer()
+
+    async with running(tmp_path, 400, at_most_ten) as it:
+        await it.drained(12.0)
+        assert (it.site.numbers, it.letters()) == (set(range(400)), [])
+
+
+async def test_one_event_too_large_for_the_site_is_a_dead_letter(tmp_path: Path) -> None:
+    def not_seven(events: list[Event]) -> Answer:
+        return Answer(status=413, body=b"") if any(event["n"] == 7 for event in events) else Answer()
+
+    async with running(tmp_path, 20, not_seven) as it:
+        await it.drained(12.0)
+        assert it.site.numbers == set(range(20)) - {7}
+        assert [(letter["event"]["n"], letter["status"]) for letter in it.letters()] == [(7, 413)]
+
+
+async def test_413_for_everything_gives_up_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, 20, lambda _: Answer(status=413, body=b"")) as it:
+        await asyncio.sleep(1.0)
+        assert (it.spool.pending, it.upstream.pause) == (20, "refusing")
+        it.site.behave = poison()
+        await it.drained()
+        assert it.letters() == []
+
+
+async def test_a_backlog_that_is_refused_for_the_most_part_is_held_until_a_fresh_event_passes(tmp_path: Path) -> None:
+    bad = set(range(900))
+    async with running(tmp_path, 1000, poison(*bad)) as it:
+        await asyncio.sleep(0.5)
+        assert (it.upstream.pause, it.spool.pending, it.letters()) == ("held", 1000, [])
+        assert "900 of 1000" in it.upstream.held
+        it.upstream.took()
+        await it.drained()
+        assert (len(it.letters()), it.upstream.pause) == (900, None)
+        assert it.site.numbers == set(range(1000)) - bad
+
+
+async def test_a_wrong_setting_at_the_site_that_is_mended_costs_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, 300, poison(*range(300))) as it:
+        await asyncio.sleep(0.5)
+        it.site.behave = poison()
+        await it.drained()
+        assert (it.letters(), it.site.numbers) == ([], set(range(300)))

@@ -1,0 +1,145 @@
+"""Random histories of the spool over a disk that forgets: nothing acknowledged is lost, nothing is invented, books balance.
+
+`make soak` runs ten thousand of them; the suite a few hundred.
+"""
+
+import errno
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from fabmon.clock import now
+from fabmon.errors import SpoolFailed, SpoolFull
+from fabmon.spool.dead import Letter, read_letters
+from fabmon.spool.files import SpoolFiles
+from fabmon.spool.limits import Limits
+from tests.fixtures.forgetful_disk import Crash, ForgetfulDisk
+
+HERE = Path("spool")
+# The call at which the disk fails or the power goes; past 12 the history goes on undisturbed.
+CALL = st.integers(1, 30)
+LIMITS = Limits(1 << 20, segment_bytes=120)
+
+
+class History(RuleBasedStateMachine):
+    """`kept` are events whose append returned, `tried` all others; `ended` those that an acknowledge was called for."""
+
+    @initialize(seed=st.integers(0, 2**32))
+    def start(self, seed: int) -> None:
+        self.disk = ForgetfulDisk(seed)
+        self.number = 0
+        self.kept: dict[bytes, int] = {}
+        self.tried: set[bytes] = set()
+        self.ended: set[bytes] = set()
+        self.dead: set[bytes] = set()
+        self.seen: dict[int, bytes] = {}
+        self.spool = SpoolFiles(HERE, LIMITS, self.disk)
+
+    @rule(count=st.integers(1, 4), crash=CALL, fail=CALL, eio=st.booleans())
+    def append(self, count: int, crash: int, fail: int, eio: bool) -> None:
+        raws = [b'{"n":%d}' % (self.number + place) for place in range(count)]
+        self.number += count
+        self.tried.update(raws)
+        first = self.spool.accepted + 1
+        if self._survives(lambda: self.spool.append(raws), crash, fail, eio):
+            self.kept |= {raw: first + place for place, raw in enumerate(raws)}
+
+    @rule(take=st.integers(1, 6), bad=st.booleans(), crash=CALL, fail=CALL, eio=st.booleans())
+    def deliver(self, take: int, bad: bool, crash: int, fail: int, eio: bool) -> None:
+        def work() -> None:
+            records = self.spool.read(take, 1 << 20)
+            if not records:
+                return
+            self._look(records)
+            letters = [Letter(records[0], "x", "y", 422, 1, now(), now())] if bad else []
+            self.ended |= {record.raw for record in records}
+            self.dead |= {letter.record.raw for letter in letters}
+            self.spool.acknowledge(records[-1].seq, letters)
+
+        self._survives(work, crash, fail, eio)
+
+    @rule(in_order=st.booleans(), crash=st.integers(0, 20))
+    def restart(self, in_order: bool, crash: int) -> None:
+        if in_order:
+            self.spool.close()
+        else:
+            self.disk.crash()
+        self.disk.crash_at = self.disk.calls + crash if crash else 0
+        self._open()
+
+    @invariant()
+    def books_balance(self) -> None:
+        books = self.spool.books
+        assert books.balanced or books.last < books.acknowledged
+        ended = books.delivered + books.dead + books.set_aside + sum(books.dropped.values())
+        assert self.spool.accepted == ended + self.spool.pending
+        assert self.spool.pending >= 0
+        # Only what no caller was told to be kept may be unreadable; of torn books and a torn file the reason is unknown.
+        assert books.dropped.keys() <= {"unknown"}
+        assert books.set_aside + sum(books.dropped.values()) <= len(self.tried) - len(self.kept)
+
+    @invariant()
+    def nothing_acknowledged_is_lost_and_nothing_is_invented(self) -> None:
+        calls, self.disk.fail_at, self.disk.crash_at = self.disk.calls, {}, 0
+        records = self.spool.read(10_000, 1 << 30)
+        self.disk.calls = calls
+        self._look(records)
+        missing = self.kept.keys() - self.ended - {record.raw for record in records}
+        assert not missing
+        # Whatever was refused for good is among the dead letters, or comes again.
+        letters = [str(letter["event"]["n"]).encode() for letter in read_letters(self.disk, HERE)]
+        assert self.spool.books.dead <= len(letters) == len(set(letters))
+
+    def teardown(self) -> None:
+        if hasattr(self, "spool"):
+            self.disk.crash()
+            self._open()
+            self.nothing_acknowledged_is_lost_and_nothing_is_invented()
+            self.books_balance()
+
+    def _look(self, records: Any) -> None:
+        for record in records:
+            assert record.raw in self.tried
+            if record.raw in self.kept:
+                assert self.kept[record.raw] == record.seq
+                assert self.seen.setdefault(record.seq, record.raw) == record.raw
+
+    def _survives(self, work: Any, crash: int, fail: int, eio: bool) -> bool:
+        """Do *work* on a disk that may fail or vanish under it; True when it came to its end."""
+        calls = self.disk.calls
+        self.disk.crash_at = calls + crash if crash <= 12 else 0
+        self.disk.fail_at = {calls + fail: errno.EIO if eio else errno.ENOSPC} if fail <= 12 else {}
+        try:
+            work()
+        except (SpoolFull, SpoolFailed):
+            return False
+        except Crash:
+            self.disk.crash()
+            self._open()
+            return False
+        finally:
+            self.disk.crash_at, self.disk.fail_at = 0, {}
+        return True
+
+    def _open(self) -> None:
+        try:
+            self.spool = SpoolFiles(HERE, LIMITS, self.disk)
+        except Crash:
+            self.disk.crash()
+            self.spool = SpoolFiles(HERE, LIMITS, self.disk)
+        self.disk.crash_at = 0
+
+
+def test_random_histories_lose_nothing_invent_nothing_and_balance(soak: int) -> None:
+    bounds = settings(
+        max_examples=200 * soak,
+        stateful_step_count=30,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(History, settings=bounds)
