@@ -18,6 +18,7 @@ from fabmon.httpd.role import Role
 from fabmon.ingest.accept import ingest_routes
 from fabmon.ingest.commit import Bounds, Group, Outcome, group_commit
 from fabmon.logs import Log
+from fabmon.query.figures import figure_routes
 from fabmon.query.jobs import job_routes
 from fabmon.relay.forward import Upstream, forward
 from fabmon.relay.replay import Deliver, replay
@@ -107,6 +108,7 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
                     [
                         *ingest_routes(sink, "local", site_id),
                         *job_routes(pool, settings.stale_after_s),
+                        *figure_routes(pool),
                         *stream_routes(pool, hub),
                         *health_routes(health, {"database": database_ready}, refresh),
                     ]
