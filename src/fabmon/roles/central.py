@@ -33,7 +33,9 @@ async def open_central(settings: CentralSettings) -> AsyncIterator[Role]:
                 "sites": await sites_health(peers),
             }
 
-        yield Role(build_app([*site_routes(peers, settings.site_deadline_s), *health_routes(health, {}, lambda: None)]))
+        yield Role(
+            build_app([*site_routes(lambda: peers, settings.site_deadline_s), *health_routes(health, {}, lambda: None)])
+        )
 
 
 def read_sites(text: str) -> dict[str, str]:
