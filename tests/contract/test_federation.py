@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.roles import Service, StartRole, free_port
+from tests.fixtures.sse import open_stream
 from tests.fixtures.stubs import stubs
 from tests.make import event_dict, life
 
@@ -136,3 +137,46 @@ def test_a_site_that_comes_back_goes_on_where_the_page_is(fabs: Fabs) -> None:
     lost = [item for item in port_holder.get("/v1/jobs").json["items"] if item["job_id"] in missed]
     assert len(lost) == len(missed)
     assert all(at[-1] <= item["started_at"] <= first["items"][-1]["started_at"] for item in lost)
+
+
+def test_the_streams_of_all_sites_come_as_one_and_resume_at_each(fabs: Fabs) -> None:
+    central, sites = fabs
+    with open_stream(central, "?site=*&kind=started") as stream:
+        for n, site in enumerate(sites):
+            site.send([event_dict(site=f"fab{n}"), event_dict("error", site=f"fab{n}")])
+        assert {each["site_id"] for each in stream.take(3)} == {"fab0", "fab1", "fab2"}
+        last = stream.last_id
+    for n, site in enumerate(sites):
+        site.send([event_dict(site=f"fab{n}", app_name="meanwhile")])
+    with open_stream(central, "?site=*&kind=started", last_event_id=last) as stream:
+        again = stream.take(3)
+        assert {(each["site_id"], each["app_name"]) for each in again} == {(f"fab{n}", "meanwhile") for n in range(3)}
+
+
+def test_a_site_that_goes_and_comes_back_is_said_and_misses_nothing(fabs: Fabs) -> None:
+    central, sites = fabs
+    with open_stream(central, "?site=fab0,fab1") as stream:
+        sites[1].send([event_dict(site="fab1", app_name="before")])
+        assert stream.next()["app_name"] == "before"
+        sites[1].stop()
+        down = stream.next()
+        assert (stream.event, down["site"], "error" in down) == ("site_down", "fab1", True)
+        sites[1].start()
+        sites[1].send([event_dict(site="fab1", app_name="after")])
+        seen = []
+        for _ in range(2):
+            each = stream.next()
+            seen.append((stream.event, each.get("app_name")))
+        assert seen == [("site_up", None), ("", "after")]
+
+
+def test_a_merged_stream_names_what_is_wrong(fabs: Fabs) -> None:
+    central, _ = fabs
+    for query, name in (
+        ("", "site"),
+        ("?site=*&colour=red", "colour"),
+        ("?site=*&last_event_id=fab1", "last_event_id"),
+    ):
+        reply = central.get(f"/v1/stream{query}")
+        assert (reply.status, reply.json["parameter"]) == (422, name)
+    assert central.get("/v1/stream?site=fab9").status == 404

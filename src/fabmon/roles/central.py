@@ -14,6 +14,7 @@ from fabmon.httpd.role import Role
 from fabmon.peer.client import open_peer
 from fabmon.query.sites import site_routes, sites_health
 from fabmon.settings import CentralSettings
+from fabmon.stream.sites import merged_stream_routes
 from fabmon.version import __version__
 from fabmon.wire.event import SITE_ID_PATTERN
 
@@ -33,9 +34,12 @@ async def open_central(settings: CentralSettings) -> AsyncIterator[Role]:
                 "sites": await sites_health(peers),
             }
 
-        yield Role(
-            build_app([*site_routes(lambda: peers, settings.site_deadline_s), *health_routes(health, {}, lambda: None)])
-        )
+        routes = [
+            *site_routes(lambda: peers, settings.site_deadline_s),
+            *merged_stream_routes(lambda: peers),
+            *health_routes(health, {}, lambda: None),
+        ]
+        yield Role(build_app(routes))
 
 
 def read_sites(text: str) -> dict[str, str]:
