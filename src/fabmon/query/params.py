@@ -18,7 +18,7 @@ _FORMS: Final[dict[str, Literal["json", "csv", "ndjson"]]] = {
     "text/csv": "csv",
     "application/x-ndjson": "ndjson",
 }
-_TIME_FIELDS: Final = ("started_at", "ended_at", "inserted_at", "active")
+TIME_FIELDS: Final = ("started_at", "ended_at", "inserted_at", "active")
 # An unescaped + in a URL arrives as a space.
 _LOST_PLUS: Final = re.compile(r" (?=\d\d:?\d\d$)")
 
@@ -101,8 +101,8 @@ def read_limit(value: str | None) -> int | None:
 
 def _window(given: dict[str, str]) -> list[Condition]:
     field = given.pop("time_field", "started_at")
-    if field not in _TIME_FIELDS:
-        raise BadParameter("time_field", f"one of {', '.join(_TIME_FIELDS)}")
+    if field not in TIME_FIELDS:
+        raise BadParameter("time_field", f"one of {', '.join(TIME_FIELDS)}")
     begin = read_time("from", given.pop("from")) if "from" in given else None
     end = read_time("to", given.pop("to")) if "to" in given else None
     if begin is not None and end is not None and begin > end:

@@ -10,9 +10,11 @@ from typing import Any
 from fabmon.errors import SettingsError
 from fabmon.httpd.app import build_app
 from fabmon.httpd.health import health_routes
+from fabmon.httpd.openapi import openapi_route
 from fabmon.httpd.role import Role
 from fabmon.peer.client import open_peer
 from fabmon.query.sites import site_routes, sites_health
+from fabmon.roles.described import CENTRAL
 from fabmon.settings import CentralSettings
 from fabmon.stream.sites import merged_stream_routes
 from fabmon.version import __version__
@@ -39,7 +41,7 @@ async def open_central(settings: CentralSettings) -> AsyncIterator[Role]:
             *merged_stream_routes(lambda: peers),
             *health_routes(health, {}, lambda: None),
         ]
-        yield Role(build_app(routes))
+        yield Role(build_app([*routes, openapi_route(routes, CENTRAL, "fabmon central")]))
 
 
 def read_sites(text: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from fabmon.clock import monotonic
 from fabmon.errors import BadEvent, SchemaMismatch, StoreUnavailable
 from fabmon.httpd.app import build_app
 from fabmon.httpd.health import health_routes
+from fabmon.httpd.openapi import openapi_route
 from fabmon.httpd.role import Role
 from fabmon.ingest.accept import ingest_routes
 from fabmon.ingest.commit import Bounds, Group, Outcome, group_commit
@@ -22,6 +23,7 @@ from fabmon.query.figures import figure_routes
 from fabmon.query.jobs import job_routes
 from fabmon.relay.forward import Upstream, forward
 from fabmon.relay.replay import Deliver, replay
+from fabmon.roles.described import LOCAL
 from fabmon.settings import LocalSettings
 from fabmon.spool.spool import open_spool
 from fabmon.store.embedded import open_embedded
@@ -103,18 +105,14 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
             upkeep(pool, schema, settings.event_retention_days, settings.job_retention_days),
         ):
             sink = forward(stored, spool, upstream, _COMMIT_TIMEOUT_SECONDS, spool_when_busy=False)
-            yield Role(
-                build_app(
-                    [
-                        *ingest_routes(sink, "local", site_id),
-                        *job_routes(pool, settings.stale_after_s),
-                        *figure_routes(pool),
-                        *stream_routes(pool, hub),
-                        *health_routes(health, {"database": database_ready}, refresh),
-                    ]
-                ),
-                hub.close,
-            )
+            routes = [
+                *ingest_routes(sink, "local", site_id),
+                *job_routes(pool, settings.stale_after_s),
+                *figure_routes(pool),
+                *stream_routes(pool, hub),
+                *health_routes(health, {"database": database_ready}, refresh),
+            ]
+            yield Role(build_app([*routes, openapi_route(routes, LOCAL, "fabmon local")]), hub.close)
 
 
 @asynccontextmanager

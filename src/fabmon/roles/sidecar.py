@@ -11,12 +11,14 @@ from typing import Any
 from fabmon import metrics
 from fabmon.httpd.app import build_app
 from fabmon.httpd.health import health_routes
+from fabmon.httpd.openapi import openapi_route
 from fabmon.httpd.role import Role
 from fabmon.ingest.accept import ingest_routes
 from fabmon.ingest.commit import Bounds, Group, Outcome, group_commit
 from fabmon.peer.client import open_peer
 from fabmon.relay.forward import Upstream, forward
 from fabmon.relay.replay import replay
+from fabmon.roles.described import SIDECAR
 from fabmon.settings import SidecarSettings
 from fabmon.spool.spool import open_spool
 from fabmon.version import __version__
@@ -75,11 +77,8 @@ async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
             replay(spool, deliver, upstream),
         ):
             sink = forward(grouped, spool, upstream, settings.forward_timeout_s, spool_when_busy=True)
-            yield Role(
-                build_app(
-                    [
-                        *ingest_routes(sink, "sidecar", settings.site_id or None),
-                        *health_routes(health, {"spool": spool_ready}, refresh),
-                    ]
-                )
-            )
+            routes = [
+                *ingest_routes(sink, "sidecar", settings.site_id or None),
+                *health_routes(health, {"spool": spool_ready}, refresh),
+            ]
+            yield Role(build_app([*routes, openapi_route(routes, SIDECAR, "fabmon sidecar")]))
