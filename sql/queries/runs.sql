@@ -57,3 +57,29 @@ where started_at >= %(begin)s and started_at < %(end)s
 group by 1, 2
 order by 1, 2
 limit 10001;
+
+-- name: job_names
+-- The application names that contain a text. Each step jumps to the next name in the index: their number counts, not
+-- that of the rows.
+-- in: pattern text  out: app_name text
+with recursive names as (
+    (select app_name from job order by app_name limit 1)
+    union all
+    select (select app_name from job where app_name > names.app_name order by app_name limit 1)
+    from names
+    where names.app_name is not null
+)
+select app_name from names where app_name collate "default" ilike %(pattern)s;
+
+-- name: subjob_names
+-- The application names that contain a text. Each step jumps to the next name in the index: their number counts, not
+-- that of the rows.
+-- in: pattern text  out: app_name text
+with recursive names as (
+    (select app_name from subjob order by app_name limit 1)
+    union all
+    select (select app_name from subjob where app_name > names.app_name order by app_name limit 1)
+    from names
+    where names.app_name is not null
+)
+select app_name from names where app_name collate "default" ilike %(pattern)s;

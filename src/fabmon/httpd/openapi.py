@@ -40,7 +40,8 @@ class Doc(msgspec.Struct, frozen=True, kw_only=True):
     body: Any = None
     answer: Any = dict[str, Any]
     content_types: Sequence[str] = ("application/json",)
-    statuses: Sequence[int] = ()  # of problems, beside those that every route may answer
+    statuses: Sequence[int] = ()  # of problems
+    judged: Sequence[int] = ()  # statuses that come with the answer itself, because it was judged part by part
 
 
 def openapi_route(routes: Sequence[BaseRoute], docs: Mapping[str, Doc], title: str) -> Route:
@@ -84,6 +85,10 @@ def _operation(path: str, doc: Doc, named: Mapping[str, Any]) -> dict[str, Any]:
         "responses": {
             "200": {"description": "The answer.", **answer},
             **{str(status): {"description": _MEANINGS[status], **problem} for status in doc.statuses},
+            **{
+                str(status): {"description": _MEANINGS[status], "content": answer["content"] | problem["content"]}
+                for status in doc.judged
+            },
         },
     }
     if doc.parameters:

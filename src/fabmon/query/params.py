@@ -5,9 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+import msgspec
+
 from fabmon.errors import BadParameter
 from fabmon.query.cursor import fingerprint, read_cursor
-from fabmon.store.selection import SORTABLE, Condition, Selection
+from fabmon.store.selection import APP_NAME_LIKE, SORTABLE, Condition, Selection
+from fabmon.wire.codec import ANY, encode
 from fabmon.wire.event import SITE_ID_PATTERN, STATUSES
 from fabmon.wire.ids import read_uuid
 
@@ -124,13 +127,40 @@ def _condition(entity_type: str, name: str, value: str, stale_after_seconds: flo
         raise BadParameter(name, "asks for the subjobs of one job; use /v1/jobs/{id} for the job itself")
     negated, plain = value.startswith("!"), value.removeprefix("!")
     if name.startswith("metadata."):
-        field = name.removeprefix("metadata.")
-        return Condition("metadata ->> %(name)s = %(value)s", {"name": field, "value": plain}, negated)
+        return _metadata(name.removeprefix("metadata."), plain, negated)
+    if name in ("key", "key_prefix"):
+        return _key(entity_type, name, plain, negated)
     make = _FILTERS.get(name)
     if make is None:
         raise BadParameter(name[:60], "unknown parameter")
     text, values = make(name, plain)
     return Condition(text, values, negated)
+
+
+def _metadata(field: str, value: str, negated: bool) -> Condition:
+    """The value as text; what spells a number, a boolean or null also means that. An index answers containment."""
+    meant = [value]
+    parsed = _scalar(value)
+    texts = [encode({field: each}).decode() for each in (*meant, *parsed)]
+    names = [f"contained{number}" for number in range(len(texts))]
+    text = " or ".join(f"metadata @> %({name})s::jsonb" for name in names)
+    return Condition(text, dict(zip(names, texts, strict=True)), negated)
+
+
+def _scalar(value: str) -> list[Any]:
+    try:
+        parsed = ANY.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    return [parsed] if parsed is None or isinstance(parsed, bool | int | float) else []
+
+
+def _key(entity_type: str, name: str, value: str, negated: bool) -> Condition:
+    """A job has no sub_key: asking for it as well would cost the index."""
+    columns = ("job_key", "sub_key") if entity_type == "subjob" else ("job_key",)
+    operator = "=" if name == "key" else "^@"
+    text = " or ".join(f"{column} {operator} %(key)s" for column in columns)
+    return Condition(text, {"key": value}, negated)
 
 
 def _status(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
@@ -142,7 +172,7 @@ def _status(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
 
 def _contains(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
     plain = value.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return "app_name ilike %(pattern)s", {"pattern": f"%{plain}%"}
+    return APP_NAME_LIKE, {"pattern": f"%{plain}%"}
 
 
 def _site(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
@@ -158,14 +188,6 @@ def _uuid(column: str) -> Callable[[str, str], tuple[str, Mapping[str, Any]]]:
     return make
 
 
-def _key(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
-    return "(job_key = %(key)s or sub_key = %(key)s)", {"key": value}
-
-
-def _key_prefix(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
-    return "(starts_with(job_key, %(prefix)s) or starts_with(sub_key, %(prefix)s))", {"prefix": value}
-
-
 def _stale(value: str, after_seconds: float) -> Condition:
     if value not in ("true", "false"):
         raise BadParameter("stale", "true or false")
@@ -179,6 +201,4 @@ _FILTERS: Final[dict[str, Callable[[str, str], tuple[str, Any]]]] = {
     "site_id": _site,
     "app_id": _uuid("app_id"),
     "job_id": _uuid("parent_id"),
-    "key": _key,
-    "key_prefix": _key_prefix,
 }

@@ -81,7 +81,8 @@ SIDECAR: Final[dict[str, Doc]] = {
         summary=_EACH,
         body=list[Event],
         answer=TakenBySidecar,
-        statuses=(207, *_REFUSALS),
+        statuses=_REFUSALS,
+        judged=(207, 422),
     ),
 }
 
@@ -131,7 +132,8 @@ LOCAL: Final[dict[str, Doc]] = {
         summary=_EACH,
         body=list[Event],
         answer=TakenByLocal,
-        statuses=(207, *_REFUSALS),
+        statuses=_REFUSALS,
+        judged=(207, 422),
     ),
 }
 

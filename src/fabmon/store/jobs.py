@@ -11,8 +11,17 @@ from psycopg import sql
 
 from fabmon.errors import BadParameter
 from fabmon.store.named import query
-from fabmon.store.pool import Pool, translated
-from fabmon.store.selection import DEFAULT_LIMIT, SHOWN, Selection, count_sql, export_sql, page_sql
+from fabmon.store.pool import Connection, Pool, translated
+from fabmon.store.selection import (
+    APP_NAME_LIKE,
+    DEFAULT_LIMIT,
+    SHOWN,
+    Condition,
+    Selection,
+    count_sql,
+    export_sql,
+    page_sql,
+)
 
 COUNT_LIMIT: Final = 50_000
 
@@ -26,8 +35,8 @@ class Page(msgspec.Struct):
 
 async def read_page(pool: Pool, selection: Selection) -> Page:
     """One page of *selection*; raises StoreUnavailable."""
-    text, values = page_sql(selection)
     async with translated(f"read {selection.entity_type}s"), pool.connection() as connection:
+        text, values = page_sql(await with_names(connection, selection))
         try:
             rows = await (await connection.execute(text, values)).fetchall()
         except psycopg.DataError:
@@ -44,8 +53,8 @@ async def read_page(pool: Pool, selection: Selection) -> Page:
 
 async def count(pool: Pool, selection: Selection) -> tuple[int, bool]:
     """How many rows *selection* has on all its pages, and whether that is all: counting stops at 50,000."""
-    text, values = count_sql(selection, COUNT_LIMIT)
     async with translated("count"), pool.connection() as connection:
+        text, values = count_sql(await with_names(connection, selection), COUNT_LIMIT)
         row = await (await connection.execute(text, values)).fetchone()
     total = int(row["total"]) if row else 0
     return min(total, COUNT_LIMIT), total <= COUNT_LIMIT
@@ -62,6 +71,18 @@ async def export(pool: Pool, selection: Selection, form: Literal["csv", "ndjson"
         async with connection.cursor() as cursor, cursor.copy(text) as copy:
             async for block in copy:
                 yield bytes(block)
+
+
+async def with_names(connection: Connection, selection: Selection) -> Selection:
+    """The selection with every "contains" replaced by the application names that do."""
+    conditions = []
+    for condition in selection.conditions:
+        if condition.text == APP_NAME_LIKE:
+            found = await connection.execute(query(f"{selection.entity_type}_names"), condition.values)
+            names = [row["app_name"] for row in await found.fetchall()]
+            condition = Condition("app_name = any(%(names)s::text[])", {"names": names}, condition.negated)
+        conditions.append(condition)
+    return msgspec.structs.replace(selection, conditions=tuple(conditions))
 
 
 async def read_run(pool: Pool, entity_type: Literal["job", "subjob"], run: UUID) -> dict[str, Any] | None:

@@ -62,6 +62,10 @@ _NEVER_NULL: Final = frozenset(
 DEFAULT_LIMIT: Final = 1000
 
 
+# "Contains" finds no index; the few names that contain it are looked up first (jobs.py), and these do.
+APP_NAME_LIKE: Final = "app_name ilike %(pattern)s"
+
+
 class Condition(msgspec.Struct, frozen=True):
     """SQL with one or more named parameters, and their values."""
 
