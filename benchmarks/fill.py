@@ -18,7 +18,9 @@ select
     case when n %% 500 = 0 then null when n %% 40 = 7 then 'failed' when n %% 97 = 5 then 'canceled' else 'succeeded' end,
     case when n %% 500 > 0 then at + make_interval(secs => n %% 300) end, n %% 300,
     at, at, at + make_interval(secs => n %% 300), 100 + n %% 4000, 4, 0, at, at + make_interval(secs => n %% 300)
-from (select n, timestamptz '2026-01-01T00:00:00Z' + n * interval '20 seconds' as at from generate_series(%s, %s) as n) as made
+from (
+    select n, timestamptz '2026-01-01T00:00:00Z' + n * interval '20 seconds' as at from generate_series(%s, %s) as n
+) as made
 """
 
 
