@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 from tests.fixtures.roles import Service, free_port
 
 ROOT = Path(__file__).parents[1]
-DATABASE = "fabmon_bench"
+DATABASE = f"fabmon_bench_{os.getpid()}"
 
 
 class Result(msgspec.Struct):

@@ -139,6 +139,10 @@ class PeerRefused(FabmonError):
 class SiteFailed(FabmonError):
     code = "site_failed"
 
+    def __init__(self, detail: str, status: str = "refused") -> None:
+        super().__init__(detail)
+        self.status = status
+
 
 class SiteTooSlow(SiteFailed):
     code = "site_too_slow"

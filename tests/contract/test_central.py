@@ -1,11 +1,7 @@
 """Central over real sites, and over sites that misbehave."""
 
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from tests.fixtures.roles import Service, StartRole, free_port
+from tests.fixtures.stubs import stubs
 from tests.make import event_dict, life
 
 
@@ -55,7 +51,7 @@ def test_a_site_that_gives_no_answer_is_502_or_504_with_the_reason(make_role: St
         "moved": b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
         "fails": b"HTTP/1.1 500 x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
     }
-    with _stubs(answers) as urls:
+    with stubs(answers) as urls:
         sites = ",".join(f"{name}={url}" for name, url in {**urls, "refuses": refusing}.items())
         central = make_role("central", FABMON_SITES=sites, FABMON_SITE_DEADLINE_S="0.5").start()
         for name in [*answers, "refuses"]:
@@ -65,36 +61,3 @@ def test_a_site_that_gives_no_answer_is_502_or_504_with_the_reason(make_role: St
             assert name in reply.json["detail"]
         health = central.get("/v1/healthz", timeout=5).json["sites"]
         assert {site["status"] for site in health.values()} == {"degraded"}
-
-
-@contextmanager
-def _stubs(answers: dict[str, bytes]) -> Iterator[dict[str, str]]:
-    """Servers that read a request, send what they are given and then keep the connection open."""
-    listeners = {name: socket.create_server(("127.0.0.1", 0)) for name in answers}
-    stopped = threading.Event()
-
-    def serve(listener: socket.socket, answer: bytes) -> None:
-        kept = []
-        while not stopped.is_set():
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                break
-            connection.recv(65536)
-            connection.sendall(answer)
-            kept.append(connection)
-        for connection in kept:
-            connection.close()
-
-    threads = [threading.Thread(target=serve, args=(listeners[name], answers[name])) for name in answers]
-    for thread in threads:
-        thread.start()
-    try:
-        yield {name: f"http://127.0.0.1:{listener.getsockname()[1]}" for name, listener in listeners.items()}
-    finally:
-        stopped.set()
-        for listener in listeners.values():
-            listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
-        for thread in threads:
-            thread.join(5)

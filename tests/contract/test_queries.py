@@ -62,6 +62,22 @@ def test_further_filters(fab: Service) -> None:
     assert ids(fab, stale="true") == [5, 4]
 
 
+def test_metadata_is_compared_as_text_and_as_what_it_spells(local: Service) -> None:
+    facts: list[object] = [5, "5", 5.5, True, "true", None, {"a": 1}, "x"]
+    local.send([event_dict(run=str(uuid.UUID(int=n + 1)), at=-n, metadata={"v": fact}) for n, fact in enumerate(facts)])
+    for value, wanted in (
+        ("5", [0, 1]),
+        ("5.5", [2]),
+        ("true", [3, 4]),
+        ("null", [5]),
+        ("x", [7]),
+        ('"x"', []),
+        ("{}", []),
+    ):
+        assert ids(local, **{"metadata.v": value}) == wanted, value
+    assert ids(local, **{"metadata.v": "!5"}) == [2, 3, 4, 5, 6, 7]
+
+
 def test_subjobs_look_like_jobs(fab: Service) -> None:
     answer = fab.get(f"/v1/subjobs?job_id={uuid.UUID(int=1)}").json
     assert [item["sub_key"] for item in answer["items"]] == ["wafer-02", "wafer-01"]

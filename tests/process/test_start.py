@@ -1,16 +1,18 @@
 """How a role starts and stops: one clear line and the right exit code when it can't, a clean end when it should."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 from tests.fixtures.roles import Service, StartRole, eventually, free_port
 from tests.fixtures.sse import open_stream
-from tests.make import life
+from tests.make import event_dict, life
 
 
 def fabmon(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -98,6 +100,45 @@ def test_config_shows_where_a_value_comes_from_and_hides_secrets() -> None:
     assert ("1.5" in line, "environment" in line) == (True, True)
 
 
+def test_job_shows_one_job_with_its_events_and_subjobs(local: Service) -> None:
+    job = life()
+    run = job[0]["entity"]["id"]
+    local.send([*job, *life(parent=run, sub_key="wafer-07")])
+    shown = fabmon("job", run, "--url", local.url, COLUMNS="100").stdout
+    for word in (run, "succeeded", "2048.5", "ETCH-07", "temperature_c=61.5", "wafer-07"):
+        assert word in shown, shown
+    assert json.loads(fabmon("job", run, "--url", local.url, "--json").stdout)["job"]["job_id"] == run
+    assert "404" in fabmon("job", str(uuid.uuid4()), "--url", local.url).stderr
+
+
+def test_tail_follows_reconnects_and_resumes(local: Service) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "fabmon",
+        "tail",
+        "--url",
+        local.url,
+        "--json",
+        "--kind",
+        "started",
+        "--count",
+        "3",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tail:
+        eventually(lambda: "fabmon_stream_readers 1.0" in local.get("/metrics").body.decode())
+        sent = [event_dict() for _ in range(3)]
+        local.send([sent[0], event_dict("progress")])
+        assert tail.stdout is not None
+        lines = [tail.stdout.readline()]
+        local.stop()
+        local.start()
+        local.send(sent[1:])
+        lines += [tail.stdout.readline(), tail.stdout.readline()]
+        assert tail.wait(10) == 0
+    assert [json.loads(line)["idempotency_key"] for line in lines] == [each["idempotency_key"] for each in sent]
+
+
 def test_jobs_prints_a_table(local: Service) -> None:
     local.send(life(app_name="recipe-runner"))
     table = fabmon("jobs", "--url", local.url, COLUMNS="100").stdout
@@ -105,6 +146,7 @@ def test_jobs_prints_a_table(local: Service) -> None:
     assert "5:00" in table  # 300.5 seconds
     assert "2048 MB" in table
     assert fabmon("jobs", "--url", local.url, "--status", "failed").stdout.strip() == "no jobs match"
+    assert fabmon("jobs", "--url", local.url, "--csv").stdout.splitlines()[0].startswith("job_id,app_id,app_name")
     assert '"items":[{' in fabmon("jobs", "--url", local.url, "--json").stdout
     away = fabmon("jobs", "--url", f"http://127.0.0.1:{free_port()}")
     assert (away.returncode, away.stderr.count("\n")) == (1, 1)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fabmon.cli import config, jobs, migrate, serve, spool, token, up
+from fabmon.cli import config, job, jobs, migrate, serve, spool, tail, token, up
 from fabmon.version import __version__
 
 app = typer.Typer(
@@ -44,5 +44,7 @@ app.command()(up.up)
 app.command()(migrate.migrate)
 app.command()(config.config)
 app.command()(jobs.jobs)
+app.command()(job.job)
+app.command()(tail.tail)
 app.add_typer(token.token, name="token")
 app.add_typer(spool.app, name="spool")

@@ -1,26 +1,17 @@
 """`fabmon jobs`: the job list in the terminal."""
 
-import os
-import ssl
+import shutil
 import sys
-from datetime import datetime
-from typing import Annotated, Any, Final
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlencode
-from urllib.request import Request, urlopen
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fabmon.errors import SettingsError, StartError
-from fabmon.peer.tls import client_context, handshake_failure
+from fabmon.cli.ask import ask, coloured, duration, fetch, local_time, total
+from fabmon.errors import StartError
 from fabmon.wire.codec import decode_object
-
-DEFAULT_URL: Final = "http://localhost:18000"
-_COLOURS: Final = {"running": "cyan", "succeeded": "green", "failed": "bold red", "canceled": "yellow"}
-_TIMEOUT_SECONDS: Final = 30.0
 
 
 def jobs(
@@ -33,11 +24,15 @@ def jobs(
     until: Annotated[str | None, typer.Option("--to", help="Started before, ISO 8601.")] = None,
     limit: Annotated[int, typer.Option(help="Most rows.")] = 30,
     as_json: Annotated[bool, typer.Option("--json", help="The API's answer as it is.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Every column, as CSV.")] = False,
 ) -> None:
     """Show the newest jobs."""
     wanted = {"site": site, "status": status, "app_name": app, "key": key, "from": since, "to": until, "limit": limit}
-    query = urlencode({name: value for name, value in wanted.items() if value is not None})
-    body = _fetch(f"{(url or os.environ.get('FABMON_URL') or DEFAULT_URL).rstrip('/')}/v1/jobs?{query}")
+    if as_csv:
+        with ask(url, "/v1/jobs", wanted | {"format": "csv"}) as response:
+            shutil.copyfileobj(response, sys.stdout.buffer)
+        return
+    body = fetch(url, "/v1/jobs", wanted)
     if as_json:
         sys.stdout.buffer.write(body + b"\n")
         return
@@ -45,31 +40,6 @@ def jobs(
     if answer is None or not isinstance(answer.get("items"), list):
         raise StartError("the answer is no list of jobs: is this the URL of a local or central API?")
     _show(answer["items"])
-
-
-def _fetch(address: str) -> bytes:
-    if not address.startswith(("http://", "https://")):
-        raise SettingsError(f"--url: {address.partition('/v1/')[0]!r} is no URL, such as {DEFAULT_URL}")
-    headers = {"accept": "application/json"}
-    if token := os.environ.get("FABMON_TOKEN"):
-        headers["authorization"] = f"Bearer {token}"
-    try:
-        with urlopen(Request(address, headers=headers), timeout=_TIMEOUT_SECONDS, context=_tls()) as response:  # noqa: S310 - checked above
-            content: bytes = response.read()
-            return content
-    except HTTPError as error:
-        problem = decode_object(error.read()) or {}
-        raise StartError(f"{error.code}: {problem.get('detail', error.reason)}") from None
-    except (URLError, OSError) as error:
-        tls = handshake_failure(error) if address.startswith("https") else ""
-        reason = tls or getattr(error, "reason", None) or error
-        raise StartError(f"{address.partition('/v1/')[0]} does not answer: {reason}") from None
-
-
-def _tls() -> ssl.SSLContext:
-    """As the roles have it: FABMON_CA, FABMON_CLIENT_CERT, FABMON_CLIENT_KEY."""
-    names = ("FABMON_CA", "FABMON_CLIENT_CERT", "FABMON_CLIENT_KEY")
-    return client_context(*(os.environ.get(name, "") for name in names))
 
 
 def _show(items: list[dict[str, Any]]) -> None:
@@ -86,12 +56,12 @@ def _show(items: list[dict[str, Any]]) -> None:
         table.add_column("site", no_wrap=True)
     for item in items:
         cells = [
-            Text(_local_time(item["started_at"])),
+            Text(local_time(item["started_at"])),
             _status(item),
             Text(str(item["app_name"])),
             Text(str(item["job_key"] or "")),
-            Text(_duration(item["duration_s"])),
-            Text(_duration(_sum(item["cpu_user_s"], item["cpu_system_s"]))),
+            Text(duration(item["duration_s"])),
+            Text(duration(total(item["cpu_user_s"], item["cpu_system_s"]))),
             Text("" if item["mem_max_mb"] is None else f"{item['mem_max_mb']:.0f} MB"),
         ]
         table.add_row(*cells, *([Text(str(item["site_id"]))] if several_sites else []))
@@ -101,25 +71,4 @@ def _show(items: list[dict[str, Any]]) -> None:
 def _status(item: dict[str, Any]) -> Text:
     status, progress = str(item["status"]), item.get("progress")
     shown = f"{status} {progress:.0%}" if status == "running" and isinstance(progress, float) else status
-    return Text(shown, style=_COLOURS.get(status, ""))
-
-
-def _local_time(text: str) -> str:
-    """Today's jobs by their time, older ones by their day."""
-    at = datetime.fromisoformat(text).astimezone()
-    return at.strftime("%H:%M:%S" if at.date() == datetime.now().astimezone().date() else "%m-%d %H:%M")
-
-
-def _sum(*parts: float | None) -> float | None:
-    known = [part for part in parts if part is not None]
-    return sum(known) if known else None
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return coloured(status, shown)

@@ -4,6 +4,7 @@ What it answers is sorted into three: done, "not now" (PeerUnavailable: try agai
 whole is refused, and no repetition of it would do better).
 """
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -21,6 +22,8 @@ from fabmon.wire.event import Rejection
 
 # 10,000 jobs with all they carry; an endless answer must end somewhere.
 _ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
+# The longest that a stream may say nothing: a live one sends a comment every 15 s.
+_SILENCE_SECONDS: Final = 30.0
 _TRY_AGAIN: Final = frozenset({408, 425, 429})  # and all from 500 on
 
 
@@ -92,6 +95,35 @@ class Peer:
     async def post(self, path: str, body: bytes, timeout_seconds: float) -> Answer:
         """The peer's answer, whatever its status; raises PeerUnavailable when there is none."""
         return await self._ask("POST", path, timeout_seconds, body)
+
+    async def stream(
+        self, path: str, query: Sequence[tuple[str, str]], headers: Mapping[str, str], head_timeout_seconds: float
+    ) -> tuple[int, str, AsyncIterator[bytes]]:
+        """Status, content type and the parts of an answer without a bound, as they come.
+
+        The deadline holds for the head, and then for each part (30 s). Raises PeerUnavailable, also between parts.
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=head_timeout_seconds, sock_read=_SILENCE_SECONDS)
+        opening = self._session.get(
+            self.url + path, params=list(query), headers=headers, timeout=timeout, allow_redirects=False
+        )
+        try:
+            async with asyncio.timeout(head_timeout_seconds):
+                response = await opening
+        except TimeoutError as error:
+            raise PeerUnavailable(f"{self.url} gave no answer within {head_timeout_seconds:g} s") from error
+        except (aiohttp.ClientError, ConnectionError, ValueError) as error:
+            raise PeerUnavailable(f"{self.url}: {type(error).__name__}: {error}") from error
+        return response.status, response.headers.get("content-type", ""), self._parts(response)
+
+    async def _parts(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        try:
+            async for part in response.content.iter_any():
+                yield part
+        except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
+            raise PeerUnavailable(f"{self.url} broke off: {type(error).__name__}: {error}") from error
+        finally:
+            response.close()
 
     async def _ask(
         self,

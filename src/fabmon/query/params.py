@@ -1,23 +1,27 @@
 """From a query string to a Selection. Every parameter is known, given once, and checked; a bad one is named."""
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Any, Final, Literal
-from uuid import UUID
+
+import msgspec
 
 from fabmon.errors import BadParameter
-from fabmon.store.selection import SORTABLE, Condition, Selection
+from fabmon.query.cursor import fingerprint, read_cursor
+from fabmon.store.selection import APP_NAME_LIKE, SORTABLE, Condition, Selection
 from fabmon.wire.codec import ANY, encode
 from fabmon.wire.event import SITE_ID_PATTERN, STATUSES
 from fabmon.wire.ids import read_uuid
 
-LIMIT: Final = 1000
 MOST_ROWS: Final = 10_000
 _LONGEST_QUERY: Final = 16 * 1024
-_TIME_FIELDS: Final = ("started_at", "ended_at", "inserted_at", "active")
+_FORMS: Final[dict[str, Literal["json", "csv", "ndjson"]]] = {
+    "application/json": "json",
+    "text/csv": "csv",
+    "application/x-ndjson": "ndjson",
+}
+TIME_FIELDS: Final = ("started_at", "ended_at", "inserted_at", "active")
 # An unescaped + in a URL arrives as a space.
 _LOST_PLUS: Final = re.compile(r" (?=\d\d:?\d\d$)")
 
@@ -28,9 +32,11 @@ def read_selection(
     entity_type: Literal["job", "subjob"], pairs: Sequence[tuple[str, str]], stale_after_seconds: float
 ) -> Selection:
     """The selection that the query string asks for; raises BadParameter that names what is wrong."""
-    given = _once(pairs)
+    given = read_once(pairs)
     cursor = given.pop("cursor", None)
-    limit = _limit(given.pop("limit", None))
+    for name in ("count", "format"):
+        given.pop(name, None)
+    limit = read_limit(given.pop("limit", None))
     order = given.pop("order", "-started_at")
     if order.removeprefix("-") not in SORTABLE:
         raise BadParameter("order", f"one of {', '.join(SORTABLE)}, with - before it for descending")
@@ -42,20 +48,27 @@ def read_selection(
         conditions=tuple(conditions),
         order=order.removeprefix("-"),
         descending=order.startswith("-"),
-        after=None if cursor is None else _read_cursor(cursor, fingerprint(pairs), SORTABLE[order.removeprefix("-")]),
+        after=None if cursor is None else read_cursor(cursor, fingerprint(pairs), SORTABLE[order.removeprefix("-")]),
         limit=limit,
     )
 
 
-def write_cursor(last: tuple[str | None, str], pairs: Sequence[tuple[str, str]]) -> str:
-    """Where the next page begins; it holds only for the same question."""
-    return urlsafe_b64encode(encode([fingerprint(pairs), *last])).decode().rstrip("=")
+def read_flag(pairs: Sequence[tuple[str, str]], name: str) -> bool:
+    value = dict(pairs).get(name, "false")
+    if value not in ("true", "false"):
+        raise BadParameter(name, "true or false")
+    return value == "true"
 
 
-def fingerprint(pairs: Sequence[tuple[str, str]]) -> str:
-    """The question without its paging, as a short hash."""
-    asked = sorted(pair for pair in pairs if pair[0] not in ("cursor", "limit"))
-    return blake2b(encode(asked), digest_size=6).hexdigest()
+def read_form(pairs: Sequence[tuple[str, str]], accept: str) -> Literal["json", "csv", "ndjson"]:
+    """How the answer is written: `format=` goes before the Accept header, and JSON is meant where neither says."""
+    form = dict(pairs).get("format")
+    if form is None:
+        wanted = [part.partition(";")[0].strip() for part in accept.split(",")]
+        return next((_FORMS[kind] for kind in wanted if kind in _FORMS), "json")
+    if form not in ("json", "csv", "ndjson"):
+        raise BadParameter("format", "one of json, csv, ndjson")
+    return form  # type: ignore[return-value]  # one of the three, by the line above
 
 
 def read_time(name: str, value: str) -> datetime:
@@ -67,7 +80,8 @@ def read_time(name: str, value: str) -> datetime:
         raise BadParameter(name, f"{value[:40]!r} is no ISO 8601 time, such as 2025-10-19T12:00:00Z") from None
 
 
-def _once(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+def read_once(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Each parameter with its value; raises BadParameter for one that is given twice, too long or holds NUL."""
     given: dict[str, str] = {}
     if sum(len(name) + len(value) for name, value in pairs) > _LONGEST_QUERY:
         raise BadParameter("query string", f"at most {_LONGEST_QUERY} characters")
@@ -80,9 +94,9 @@ def _once(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     return given
 
 
-def _limit(value: str | None) -> int:
+def read_limit(value: str | None) -> int | None:
     if value is None:
-        return LIMIT
+        return None
     if not (value.isascii() and value.isdigit() and len(value) <= 5 and 1 <= int(value) <= MOST_ROWS):
         raise BadParameter("limit", f"a whole number from 1 to {MOST_ROWS}")
     return int(value)
@@ -90,8 +104,8 @@ def _limit(value: str | None) -> int:
 
 def _window(given: dict[str, str]) -> list[Condition]:
     field = given.pop("time_field", "started_at")
-    if field not in _TIME_FIELDS:
-        raise BadParameter("time_field", f"one of {', '.join(_TIME_FIELDS)}")
+    if field not in TIME_FIELDS:
+        raise BadParameter("time_field", f"one of {', '.join(TIME_FIELDS)}")
     begin = read_time("from", given.pop("from")) if "from" in given else None
     end = read_time("to", given.pop("to")) if "to" in given else None
     if begin is not None and end is not None and begin > end:
@@ -113,13 +127,40 @@ def _condition(entity_type: str, name: str, value: str, stale_after_seconds: flo
         raise BadParameter(name, "asks for the subjobs of one job; use /v1/jobs/{id} for the job itself")
     negated, plain = value.startswith("!"), value.removeprefix("!")
     if name.startswith("metadata."):
-        field = name.removeprefix("metadata.")
-        return Condition("metadata ->> %(name)s = %(value)s", {"name": field, "value": plain}, negated)
+        return _metadata(name.removeprefix("metadata."), plain, negated)
+    if name in ("key", "key_prefix"):
+        return _key(entity_type, name, plain, negated)
     make = _FILTERS.get(name)
     if make is None:
         raise BadParameter(name[:60], "unknown parameter")
     text, values = make(name, plain)
     return Condition(text, values, negated)
+
+
+def _metadata(field: str, value: str, negated: bool) -> Condition:
+    """The value as text; what spells a number, a boolean or null also means that. An index answers containment."""
+    meant = [value]
+    parsed = _scalar(value)
+    texts = [encode({field: each}).decode() for each in (*meant, *parsed)]
+    names = [f"contained{number}" for number in range(len(texts))]
+    text = " or ".join(f"metadata @> %({name})s::jsonb" for name in names)
+    return Condition(text, dict(zip(names, texts, strict=True)), negated)
+
+
+def _scalar(value: str) -> list[Any]:
+    try:
+        parsed = ANY.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    return [parsed] if parsed is None or isinstance(parsed, bool | int | float) else []
+
+
+def _key(entity_type: str, name: str, value: str, negated: bool) -> Condition:
+    """A job has no sub_key: asking for it as well would cost the index."""
+    columns = ("job_key", "sub_key") if entity_type == "subjob" else ("job_key",)
+    operator = "=" if name == "key" else "^@"
+    text = " or ".join(f"{column} {operator} %(key)s" for column in columns)
+    return Condition(text, {"key": value}, negated)
 
 
 def _status(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
@@ -131,7 +172,7 @@ def _status(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
 
 def _contains(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
     plain = value.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return "app_name ilike %(pattern)s", {"pattern": f"%{plain}%"}
+    return APP_NAME_LIKE, {"pattern": f"%{plain}%"}
 
 
 def _site(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
@@ -147,14 +188,6 @@ def _uuid(column: str) -> Callable[[str, str], tuple[str, Mapping[str, Any]]]:
     return make
 
 
-def _key(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
-    return "(job_key = %(key)s or sub_key = %(key)s)", {"key": value}
-
-
-def _key_prefix(name: str, value: str) -> tuple[str, Mapping[str, Any]]:
-    return "(starts_with(job_key, %(prefix)s) or starts_with(sub_key, %(prefix)s))", {"prefix": value}
-
-
 def _stale(value: str, after_seconds: float) -> Condition:
     if value not in ("true", "false"):
         raise BadParameter("stale", "true or false")
@@ -162,29 +195,10 @@ def _stale(value: str, after_seconds: float) -> Condition:
     return Condition(text, {"seconds": after_seconds}, negated=value == "false")
 
 
-def _read_cursor(cursor: str, asked: str, kind: str) -> tuple[Any, UUID]:
-    try:
-        mark, value, row = ANY.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        position = (None if value is None else _CURSOR_VALUES[kind](value), UUID(row))
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, it is not one that we gave
-        raise BadParameter("cursor", "not a cursor of this API") from None
-    if mark != asked:
-        raise BadParameter("cursor", "belongs to another question; filters and order must stay the same")
-    return position
-
-
-_CURSOR_VALUES: Final[dict[str, Callable[[str], object]]] = {
-    "timestamptz": datetime.fromisoformat,
-    "float8": float,
-    "int8": int,
-    "text": str,
-}
 _FILTERS: Final[dict[str, Callable[[str, str], tuple[str, Any]]]] = {
     "status": _status,
     "app_name": _contains,
     "site_id": _site,
     "app_id": _uuid("app_id"),
     "job_id": _uuid("parent_id"),
-    "key": _key,
-    "key_prefix": _key_prefix,
 }

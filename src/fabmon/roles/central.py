@@ -8,12 +8,15 @@ from fabmon.httpd.access import open_access
 from fabmon.httpd.app import build_app
 from fabmon.httpd.bound import Visible
 from fabmon.httpd.health import health_routes
+from fabmon.httpd.openapi import openapi_route
 from fabmon.httpd.role import Role
 from fabmon.peer.client import Peer, open_peer
 from fabmon.peer.tls import client_context
 from fabmon.query.sites import site_routes, sites_health
+from fabmon.roles.described import CENTRAL
 from fabmon.roles.sites import Site, read_sites
 from fabmon.settings import CentralSettings
+from fabmon.stream.sites import merged_stream_routes
 from fabmon.version import __version__
 
 
@@ -33,8 +36,12 @@ async def open_central(settings: CentralSettings) -> AsyncIterator[Role]:
                 "sites": await sites_health(peers),
             }
 
-        routes = [*site_routes(peers, settings.site_deadline_s), *health_routes(health, {}, lambda: None)]
-        yield Role(build_app(routes, access))
+        routes = [
+            *site_routes(lambda: peers, settings.site_deadline_s),
+            *merged_stream_routes(lambda: peers),
+            *health_routes(health, {}, lambda: None),
+        ]
+        yield Role(build_app([*routes, openapi_route(routes, CENTRAL, "fabmon central")], access))
 
 
 def _peer(site: Site, settings: CentralSettings) -> AbstractAsyncContextManager[Peer]:

@@ -16,6 +16,7 @@ from fabmon.httpd.access import open_access
 from fabmon.httpd.app import build_app
 from fabmon.httpd.bound import within_sites
 from fabmon.httpd.health import health_routes
+from fabmon.httpd.openapi import openapi_route
 from fabmon.httpd.role import Role
 from fabmon.ingest.accept import ingest_routes
 from fabmon.ingest.commit import Bounds, Group, Outcome, group_commit
@@ -24,11 +25,14 @@ from fabmon.ingest.openlineage import openlineage_routes
 from fabmon.ingest.ping import ping_routes
 from fabmon.logs import Log
 from fabmon.peer.client import Sent
+from fabmon.query.complete import Completeness
+from fabmon.query.figures import figure_routes
 from fabmon.query.jobs import job_routes
 from fabmon.query.sidecars import sidecar_routes
 from fabmon.relay.forward import Upstream, forward
 from fabmon.relay.replay import Deliver, replay
 from fabmon.relay.report import refresh_metrics, spool_health
+from fabmon.roles.described import LOCAL
 from fabmon.settings import LocalSettings
 from fabmon.spool.limits import limits_of
 from fabmon.spool.spool import open_spool
@@ -108,22 +112,19 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
             upkeep(pool, schema, settings.event_retention_days, settings.job_retention_days),
         ):
             sink = within_sites(forward(stored, spool, upstream, _COMMIT_TIMEOUT_SECONDS, spool_when_busy=False))
-            yield Role(
-                build_app(
-                    [
-                        *hearing(contacts, ingest_routes(sink, "local", site_id)),
-                        *ping_routes(sink, site_id),
-                        *openlineage_routes(sink, "local", site_id),
-                        *contact_routes(contacts),
-                        *sidecar_routes(pool),
-                        *job_routes(pool, settings.stale_after_s),
-                        *stream_routes(pool, hub),
-                        *health_routes(health, {"database": database_ready}, refresh),
-                    ],
-                    access,
-                ),
-                hub.close,
-            )
+            complete = Completeness(pool)
+            routes = [
+                *hearing(contacts, ingest_routes(sink, "local", site_id)),
+                *ping_routes(sink, site_id),
+                *openlineage_routes(sink, "local", site_id),
+                *contact_routes(contacts),
+                *sidecar_routes(pool),
+                *job_routes(pool, complete, settings.stale_after_s),
+                *figure_routes(pool, complete),
+                *stream_routes(pool, hub),
+                *health_routes(health, {"database": database_ready}, refresh),
+            ]
+            yield Role(build_app([*routes, openapi_route(routes, LOCAL, "fabmon local")], access), hub.close)
 
 
 @asynccontextmanager

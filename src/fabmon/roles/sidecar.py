@@ -12,6 +12,7 @@ from fabmon.httpd.access import open_access
 from fabmon.httpd.app import build_app
 from fabmon.httpd.bound import within_sites
 from fabmon.httpd.health import health_routes
+from fabmon.httpd.openapi import openapi_route
 from fabmon.httpd.role import Role
 from fabmon.ingest.accept import ingest_routes
 from fabmon.ingest.commit import Bounds, Group, Outcome, group_commit
@@ -23,6 +24,7 @@ from fabmon.relay.contact import contact_headers, keep_contact
 from fabmon.relay.forward import Upstream, forward
 from fabmon.relay.replay import replay
 from fabmon.relay.report import refresh_metrics, spool_health, upstream_health
+from fabmon.roles.described import SIDECAR
 from fabmon.settings import SidecarSettings
 from fabmon.spool.limits import limits_of
 from fabmon.spool.spool import open_spool
@@ -80,14 +82,10 @@ async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
             keep_contact(spool, peer, settings.site_id),
         ):
             sink = within_sites(forward(grouped, spool, upstream, settings.forward_timeout_s, spool_when_busy=True))
-            yield Role(
-                build_app(
-                    [
-                        *ingest_routes(sink, "sidecar", settings.site_id or None),
-                        *ping_routes(sink, settings.site_id or None),
-                        *openlineage_routes(sink, "sidecar", settings.site_id or None),
-                        *health_routes(health, {"spool": spool_ready}, refresh),
-                    ],
-                    access,
-                )
-            )
+            routes = [
+                *ingest_routes(sink, "sidecar", settings.site_id or None),
+                *ping_routes(sink, settings.site_id or None),
+                *openlineage_routes(sink, "sidecar", settings.site_id or None),
+                *health_routes(health, {"spool": spool_ready}, refresh),
+            ]
+            yield Role(build_app([*routes, openapi_route(routes, SIDECAR, "fabmon sidecar")], access))

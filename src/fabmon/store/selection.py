@@ -1,5 +1,6 @@
 """From a question to SQL: the one place that does it. Values are always parameters, names come from the tables below."""
 
+from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -58,6 +59,13 @@ _NEVER_NULL: Final = frozenset(
 )
 
 
+DEFAULT_LIMIT: Final = 1000
+
+
+# "Contains" finds no index; the few names that contain it are looked up first (jobs.py), and these do.
+APP_NAME_LIKE: Final = "app_name ilike %(pattern)s"
+
+
 class Condition(msgspec.Struct, frozen=True):
     """SQL with one or more named parameters, and their values."""
 
@@ -74,27 +82,101 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     order: str = "started_at"
     descending: bool = True
     after: tuple[Any, UUID] | None = None
-    limit: int = 1000
+    limit: int | None = None
 
 
 def page_sql(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
     """One page and one row more, which tells whether there is a next one; the last two columns are for the cursor."""
-    shown = SHOWN[selection.entity_type]
-    columns = [sql.SQL("{} as {}").format(_raw(text), sql.Identifier(name)) for name, text in shown.items()]
-    order = sql.Identifier(selection.order)
-    direction = sql.SQL("desc" if selection.descending else "asc")
     where, values = _where(selection)
+    order = sql.Identifier(selection.order)
     text = sql.SQL(
-        "select {columns}, {order}::text as cursor_value, id as cursor_id from {table} where {where}"
-        " order by {order} {direction}, id {direction} limit %(limit)s"
+        "select {columns}, {order}::text as cursor_value, id as cursor_id from {table} where {where} {sorted}"
+        " limit %(limit)s"
     ).format(
-        columns=sql.SQL(", ").join(columns),
+        columns=_columns(selection.entity_type),
         order=order,
         table=sql.Identifier(selection.entity_type),
         where=where,
-        direction=direction,
+        sorted=_sorted(selection),
     )
-    return text, {**values, "limit": selection.limit + 1}
+    return text, {**values, "limit": (selection.limit or DEFAULT_LIMIT) + 1}
+
+
+def count_sql(selection: Selection, most: int) -> tuple[sql.Composed, dict[str, Any]]:
+    """How many rows there are, whatever the page; counting stops at *most* and one."""
+    where, values = _where(msgspec.structs.replace(selection, after=None))
+    text = sql.SQL("select count(*) as total from (select from {table} where {where} limit %(most)s) as found").format(
+        table=sql.Identifier(selection.entity_type), where=where
+    )
+    return text, {**values, "most": most + 1}
+
+
+def export_sql(selection: Selection, form: Literal["csv", "ndjson"]) -> tuple[sql.Composed, dict[str, str]]:
+    """A COPY of the selection, without a limit when it has none, and the settings that it reads its values from.
+
+    COPY takes no parameters, and values are never pasted: they are set for the transaction (set_config, with real
+    parameters) and read back here with their type.
+    """
+    where, values = _where(selection)
+    spelled = {name: _spelled(value) for name, value in values.items()}
+    settings = {name: sql.SQL("current_setting({})::{}").format(f"fabmon.{name}", _raw(kind))
+                for name, (_, kind) in spelled.items()}  # fmt: skip
+    query = sql.SQL("select {columns} from {table} where {where} {sorted}").format(
+        columns=_columns(selection.entity_type),
+        table=sql.Identifier(selection.entity_type),
+        where=_filled(where, settings),
+        sorted=_sorted(selection),
+    )
+    if selection.limit is not None:
+        query = sql.SQL("{} limit {}").format(query, sql.Literal(int(selection.limit)))
+    if form == "csv":
+        text = sql.SQL("copy ({}) to stdout with (format csv, header true)").format(query)
+    else:
+        # Two characters that JSON never holds unescaped: so nothing is quoted or doubled on the way out.
+        text = sql.SQL(
+            "copy (select row_to_json(item) from ({}) as item) to stdout"
+            " with (format csv, quote E'\\x01', delimiter E'\\x02')"
+        ).format(query)
+    return text, {f"fabmon.{name}": value for name, (value, _) in spelled.items()}
+
+
+def _columns(entity_type: str) -> sql.Composable:
+    shown = SHOWN[entity_type]
+    return sql.SQL(", ").join(
+        sql.SQL("{} as {}").format(_raw(text), sql.Identifier(name)) for name, text in shown.items()
+    )
+
+
+def _sorted(selection: Selection) -> sql.Composable:
+    direction = sql.SQL("desc" if selection.descending else "asc")
+    return sql.SQL("order by {} {}, id {}").format(_ordered_by(selection), direction, direction)
+
+
+def _ordered_by(selection: Selection) -> sql.Composable:
+    """The column; text by its bytes, so that every site and central agree on the order whatever the database's locale."""
+    column = sql.Identifier(selection.order)
+    return sql.SQL('{} collate "C"').format(column) if SORTABLE[selection.order] == "text" else column
+
+
+def _spelled(value: Any) -> tuple[str, str]:
+    """A value as text, and the PostgreSQL type that reads it back."""
+    if isinstance(value, list):
+        return "{" + ",".join(value) + "}", "text[]"  # only statuses, which are checked names
+    if isinstance(value, datetime):
+        return value.isoformat(), "timestamptz"
+    if isinstance(value, UUID):
+        return str(value), "uuid"
+    if isinstance(value, int | float):
+        return repr(value), "float8"
+    return str(value), "text"
+
+
+def _filled(where: sql.Composable, settings: dict[str, sql.Composed]) -> sql.Composable:
+    """*where* with its placeholders replaced by the expressions that read the settings."""
+    text = where.as_string(None)
+    for name, expression in settings.items():
+        text = text.replace(f"%({name})s", expression.as_string(None))
+    return _raw(text.replace("%%", "%"))
 
 
 def _where(selection: Selection) -> tuple[sql.Composable, dict[str, Any]]:
@@ -114,7 +196,7 @@ def _where(selection: Selection) -> tuple[sql.Composable, dict[str, Any]]:
 def _behind(selection: Selection) -> sql.Composable:
     """The rows behind the cursor, nulls being greater than everything."""
     assert selection.after is not None  # noqa: S101 - the caller asked
-    column = sql.Identifier(selection.order)
+    column = _ordered_by(selection)
     sign = sql.SQL("<" if selection.descending else ">")
     value = sql.SQL("%(after_value)s::") + sql.SQL(_type_of(selection.order))
     parts = {"column": column, "sign": sign, "value": value}

@@ -24,7 +24,7 @@ _EXACT: Final = {
     "kind": frozenset(STATUS_OF_KIND),
     "status": frozenset(STATUSES),
 }
-_HEADERS: Final = [
+HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
@@ -50,13 +50,13 @@ class _Stream:
         wanted = read_filters(pairs)
         resume = _resume_from(request, dict(pairs).get("last_event_id"))
         if scope["method"] == "HEAD":
-            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             await send({"type": "http.response.body", "body": b""})
             return
         with self._hub.reading() as reader:
             joined = await _join(reader)
             await self._refuse_what_is_ahead(resume, joined)
-            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             async with asyncio.TaskGroup() as tasks:
                 pump = tasks.create_task(self._pump(reader, wanted, resume, joined, send), name="stream-pump")
                 watch = tasks.create_task(_until_disconnect(receive, reader), name="stream-watch")

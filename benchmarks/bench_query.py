@@ -1,0 +1,120 @@
+"""query: pages of a list over HTTP, at a million jobs, against the same SQL run bare by psycopg; and the CSV export.
+
+Each question is asked in turn by both sides, on connections that are kept; the first rounds warm up and are left out.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from http.client import HTTPConnection
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg.rows import dict_row
+
+from benchmarks.bench import Result, database, finish, median, percentile, result, role
+from benchmarks.fill import fill
+from fabmon.query.params import read_selection
+from fabmon.store.selection import Condition, Selection, export_sql, page_sql
+
+JOBS = 1_000_000
+ROUNDS, WARM = 60, 10
+DEEP_PAGE = 1000
+QUESTIONS = {
+    "first page": "limit=100",
+    "deep page": "limit=100",
+    "status": "limit=100&status=failed",
+    "app_name": "limit=100&app_name=application-7",
+    "metadata": "limit=100&metadata.recipe=R-77",
+    "key": "limit=100&key=LOT-777",
+    "1,000 rows": "limit=1000",
+}
+
+
+def main() -> None:
+    with (
+        database() as url,
+        role("local", FABMON_DATABASE_URL=url, FABMON_SITE_ID="fab1") as local,
+        psycopg.connect(url, autocommit=True, row_factory=dict_row) as bare,
+    ):
+        fill(url, JOBS)
+        http = HTTPConnection("127.0.0.1", local.port)
+        lines, results = [], []
+        p95: dict[str, float] = {}
+        for name, question in QUESTIONS.items():
+            asked = question + (f"&cursor={_cursor(http)}" if name == "deep page" else "")
+            ours, limit = _both(partial(_get, http, asked), partial(_run, bare, asked))
+            p95[name], bare_p95 = percentile(ours, 0.95) * 1e3, percentile(limit, 0.95) * 1e3
+            results.append(result(f"query {name}", p95[name], bare_p95, "ms p95"))
+            lines.append(
+                f"{name:12} p50 {median(ours) * 1e3:6.2f} ms against {median(limit) * 1e3:6.2f},"
+                f" p95 {p95[name]:6.2f} against {bare_p95:6.2f}"
+            )
+        results.append(result("query_deep_to_first", p95["deep page"], p95["first page"], "ms p95"))
+        results.append(_export(local.port, bare, lines))
+    settings = f"{JOBS:,} jobs; {ROUNDS} rounds of each question after {WARM}; the deep page is page {DEEP_PAGE}."
+    finish(results, settings, "\n".join(lines))
+
+
+def _both(ours: Callable[[], object], limit: Callable[[], object]) -> tuple[list[float], list[float]]:
+    taken: tuple[list[float], list[float]] = ([], [])
+    for _ in range(WARM + ROUNDS):
+        for side, work in zip(taken, (ours, limit), strict=True):
+            begun = time.perf_counter()
+            work()
+            side.append(time.perf_counter() - begun)
+    return taken[0][WARM:], taken[1][WARM:]
+
+
+def _get(http: HTTPConnection, question: str) -> bytes:
+    http.request("GET", f"/v1/jobs?{question}")
+    response = http.getresponse()
+    body = response.read()
+    assert response.status == 200, body
+    return body
+
+
+def _run(bare: psycopg.Connection[dict[str, Any]], question: str) -> object:
+    text, values = page_sql(_selection(question))
+    return bare.execute(text, values).fetchall()
+
+
+def _selection(question: str) -> Selection:
+    pairs = [(name, value) for name, _, value in (part.partition("=") for part in question.split("&"))]
+    selection = read_selection("job", pairs, 900)
+    if "app_name" not in question:
+        return selection
+    names = Condition("app_name = any(%(names)s::text[])", {"names": ["application-7"]})
+    return Selection(entity_type="job", conditions=(names,), limit=selection.limit)
+
+
+def _cursor(http: HTTPConnection) -> str:
+    """Where page 1,000 begins, reached by paging as a reader would."""
+    cursor = ""
+    for _ in range(DEEP_PAGE * 100 // 10_000):
+        page = msgspec.json.decode(_get(http, "limit=10000" + (f"&cursor={cursor}" if cursor else "")))
+        cursor = page["next_cursor"]
+    return cursor
+
+
+def _export(port: int, bare: psycopg.Connection[dict[str, Any]], lines: list[str]) -> Result:
+    """All jobs as CSV, over HTTP and by COPY of the same columns."""
+    rates: tuple[list[float], list[float]] = ([], [])
+    text, _ = export_sql(Selection(entity_type="job"), "csv")
+    for _ in range(3):
+        begun = time.perf_counter()
+        assert _get(HTTPConnection("127.0.0.1", port), "format=csv").count(b"\n") == JOBS + 1
+        rates[0].append(JOBS / (time.perf_counter() - begun))
+        begun = time.perf_counter()
+        with bare.cursor() as cursor, cursor.copy(text) as copy:
+            size = sum(len(block) for block in copy)
+        rates[1].append(JOBS / (time.perf_counter() - begun))
+        assert size > JOBS
+    ours, limit = median(rates[0]), median(rates[1])
+    lines.append(f"{'export':12} {ours:9,.0f} rows/s against {limit:9,.0f}")
+    return result("export", ours, limit, "rows/s")
+
+
+if __name__ == "__main__":
+    main()

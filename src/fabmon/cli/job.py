@@ -1,0 +1,76 @@
+"""`fabmon job ID`: one job with its events and subjobs."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fabmon.cli.ask import coloured, duration, fetch, local_time
+from fabmon.wire.codec import decode_object
+
+_LATER = ("job_id", "app_id", "status", "metadata", "metrics", "started_at", "ended_at")
+
+
+def job(
+    job_id: Annotated[str, typer.Argument(help="The job's id, as `fabmon jobs --json` shows it.")],
+    url: Annotated[str, typer.Option(help="Local or central API [env: FABMON_URL].")] = "",
+    site: Annotated[str | None, typer.Option(help="The site, when URL is a central API.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Job, events and subjobs as JSON.")] = False,
+) -> None:
+    """Show one job: what it is, what happened, its subjobs."""
+    path = f"/v1/jobs/{job_id}"
+    found = decode_object(fetch(url, path, {"site": site})) or {}
+    events = (decode_object(fetch(url, path + "/events", {"site": site, "limit": 1000})) or {}).get("items", [])
+    subjobs = (decode_object(fetch(url, path + "/subjobs", {"site": site, "limit": 1000})) or {}).get("items", [])
+    if as_json:
+        json.dump({"job": found, "events": events, "subjobs": subjobs}, sys.stdout)
+        print()
+        return
+    console = Console()
+    console.print(_facts(found))
+    console.print(_events(events))
+    if subjobs:
+        console.print(_subjobs(subjobs))
+
+
+def _facts(found: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    table.add_row("job", Text(str(found["job_id"])))
+    table.add_row("status", coloured(str(found["status"])))
+    for name in ("started_at", "ended_at"):
+        table.add_row(name, Text(local_time(found[name]) if found.get(name) else ""))
+    for name, value in found.items():
+        if name not in _LATER and value is not None:
+            table.add_row(name, Text(duration(value) if name.endswith("_s") else str(value)))
+    for group in ("metrics", "metadata"):
+        for name, value in (found.get(group) or {}).items():
+            table.add_row(f"{group}.{name}", Text(str(value)))
+    return table
+
+
+def _events(events: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", title="events", title_justify="left")
+    for name in ("at", "kind", "status"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("said", overflow="fold")
+    for event in events:
+        said = {**event["metrics"], **event["metadata"]}
+        text = " ".join(f"{name}={value}" for name, value in said.items())
+        table.add_row(local_time(event["at"]), event["kind"], coloured(event["status"]), Text(text))
+    return table
+
+
+def _subjobs(subjobs: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", title="subjobs", title_justify="left")
+    for name in ("started", "status", "key", "duration"):
+        table.add_column(name, no_wrap=True)
+    for each in reversed(subjobs):
+        cells = local_time(each["started_at"]), coloured(each["status"]), Text(str(each["sub_key"] or ""))
+        table.add_row(*cells, Text(duration(each["duration_s"])))
+    return table

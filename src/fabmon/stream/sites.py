@@ -1,0 +1,200 @@
+"""GET /v1/stream of central: the streams of several sites as one.
+
+Each site is followed on a connection of its own, from where this reader was, and again when it comes back; what it says
+of itself meanwhile is `site_down` and `site_up`. The id of each event names the place at every site, so that a reader
+resumes all of them without gap or repeat.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from fabmon.clock import monotonic
+from fabmon.errors import BadParameter, Overloaded, PeerUnavailable, UnknownSite
+from fabmon.metrics import STREAM_READERS
+from fabmon.peer.backoff import full_jitter
+from fabmon.peer.client import Peer
+from fabmon.stream.sse import HEADERS, HEARTBEAT_SECONDS, read_filters
+from fabmon.wire.codec import encode
+
+MOST_READERS: Final = 500
+QUEUE_BLOCKS: Final = 1000
+CONNECT_SECONDS: Final = 3.0
+LONGEST_PAUSE_SECONDS: Final = 2.0
+# A reader that takes nothing for so long is cut off; its sites are held up by it, and resume it by its id.
+STALLED_SECONDS: Final = 30.0
+_PLACE: Final = re.compile(r"\A([A-Za-z0-9._-]{1,64}):([0-9]{1,20}-[0-9]{1,19})\Z")
+
+Block = tuple[str, str | None, bytes | None]
+"""A site, its place when the block moves it on, and the lines to pass on when there are any."""
+
+
+def merged_stream_routes(peers: Callable[[], Mapping[str, Peer]]) -> list[Route]:
+    return [Route("/v1/stream", _Merged(peers), methods=["GET"])]
+
+
+class _Merged:
+    def __init__(self, peers: Callable[[], Mapping[str, Peer]]) -> None:
+        self._peers = peers
+        self._readers = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        pairs = request.query_params.multi_items()
+        peers = self._peers()
+        sites = _sites(dict(pairs).get("site", ""), peers)
+        filters = [(name, value) for name, value in pairs if name not in ("site", "last_event_id")]
+        read_filters(filters)
+        places = read_places(request.headers.get("last-event-id") or dict(pairs).get("last_event_id") or "")
+        if self._readers >= MOST_READERS:
+            raise Overloaded(f"the stream has {self._readers} readers, its most", retry_after_seconds=5)
+        self._readers += 1
+        STREAM_READERS.set(self._readers)
+        try:
+            await _serve({site: peers[site] for site in sites}, filters, places, receive, send)
+        finally:
+            self._readers -= 1
+            STREAM_READERS.set(self._readers)
+
+
+def read_places(text: str) -> dict[str, str]:
+    """The place at each site, from `fab1:765-1,fab2:90-4`; raises BadParameter."""
+    places: dict[str, str] = {}
+    for part in filter(None, text.split(",")):
+        match = _PLACE.match(part)
+        if match is None:
+            raise BadParameter("last_event_id", f"{part[:60]!r} is no id of this stream")
+        places[match[1]] = match[2]
+    return places
+
+
+def _sites(text: str, peers: Mapping[str, Peer]) -> Sequence[str]:
+    if not text:
+        raise BadParameter("site", f"required: *, or some of {', '.join(peers) or '(no site is configured)'}")
+    names = list(peers) if text == "*" else list(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name not in peers:
+            raise UnknownSite(f"site {name[:64]!r} is not configured; /v1/sites lists those that are")
+    return names
+
+
+async def _serve(
+    peers: Mapping[str, Peer], filters: Sequence[tuple[str, str]], places: dict[str, str], receive: Receive, send: Send
+) -> None:
+    queue: asyncio.Queue[Block] = asyncio.Queue(QUEUE_BLOCKS)
+    gone = asyncio.Event()
+    joined = {site: asyncio.Event() for site in peers}
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(
+                _follow(site, peer, filters, places.get(site), queue, joined[site]), name=f"follow-{site}"
+            )
+            for site, peer in peers.items()
+        ]
+        running.append(tasks.create_task(_write(queue, places, joined, send, gone), name="merged-write"))
+        running.append(tasks.create_task(_watch(receive, gone), name="merged-watch"))
+        await gone.wait()
+        for task in running:
+            task.cancel()
+
+
+async def _watch(receive: Receive, gone: asyncio.Event) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    gone.set()
+
+
+async def _write(
+    queue: asyncio.Queue[Block],
+    places: dict[str, str],
+    joined: Mapping[str, asyncio.Event],
+    send: Send,
+    gone: asyncio.Event,
+) -> None:
+    """Write what the sites say, each event with the place at all of them."""
+    try:
+        # The head promises every event from now on, so each site must have been joined, or have been found away.
+        for event in joined.values():
+            await event.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await send({"type": "http.response.body", "body": b": fabmon\n\n", "more_body": True})
+        sent = monotonic()
+        while True:
+            lines: bytes | None = None
+            try:
+                async with asyncio.timeout(1.0):
+                    site, place, lines = await queue.get()
+                if place is not None:
+                    places[site] = place
+            except TimeoutError:
+                pass
+            if lines is None and monotonic() - sent < HEARTBEAT_SECONDS:
+                continue
+            merged = ",".join(f"{site}:{place}" for site, place in sorted(places.items())).encode()
+            body = b"id: %b\n%b\n\n" % (merged, lines or b": still here")
+            async with asyncio.timeout(STALLED_SECONDS):
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            sent = monotonic()
+    except TimeoutError:
+        pass  # stalled: cut off
+    finally:
+        gone.set()
+
+
+async def _follow(
+    site: str,
+    peer: Peer,
+    filters: Sequence[tuple[str, str]],
+    place: str | None,
+    queue: asyncio.Queue[Block],
+    joined: asyncio.Event,
+) -> None:
+    """Follow one site for good, from *place* on, and say when it goes and comes back."""
+    delays = full_jitter(most_seconds=LONGEST_PAUSE_SECONDS)
+    down = False
+    while True:
+        resume = [("last_event_id", place)] if place else []
+        try:
+            status, _, parts = await peer.stream("/v1/stream", [*filters, *resume], {}, CONNECT_SECONDS)
+            if status != 200:
+                raise PeerUnavailable(f"{peer.url} answered {status}")
+            buffer = b""
+            async for part in parts:
+                buffer += part
+                *blocks, buffer = buffer.split(b"\n\n")
+                for block in blocks:
+                    if down:
+                        down = False
+                        await queue.put((site, None, _named("site_up", {"site": site})))
+                        delays = full_jitter(most_seconds=LONGEST_PAUSE_SECONDS)
+                    moved, data = _read(block)
+                    place = moved or place
+                    await queue.put((site, moved, data))
+                    joined.set()
+            raise PeerUnavailable(f"{peer.url} ended the stream")
+        except PeerUnavailable as error:
+            joined.set()
+            if not down:
+                down = True
+                await queue.put((site, None, _named("site_down", {"site": site, "error": str(error)})))
+        await asyncio.sleep(next(delays))
+
+
+def _read(block: bytes) -> tuple[str | None, bytes | None]:
+    """The id of a block, and its data line."""
+    place = data = None
+    for line in block.split(b"\n"):
+        if line.startswith(b"id: "):
+            place = line[4:].decode("ascii", "replace")
+        elif line.startswith(b"data: "):
+            data = line
+    return (place if place is not None and _PLACE.match(f"x:{place}") else None), data
+
+
+def _named(event: str, facts: dict[str, str]) -> bytes:
+    return b"event: %b\ndata: %b" % (event.encode(), encode(facts))
