@@ -45,13 +45,13 @@ def jobs(
 def _show(items: list[dict[str, Any]]) -> None:
     several_sites = len({item["site_id"] for item in items}) > 1
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", expand=False)
-    table.add_column("started", no_wrap=True, min_width=11)
+    table.add_column("started", no_wrap=True, min_width=8)
     table.add_column("status", no_wrap=True, min_width=11)
     # These two give way when the terminal is narrow.
     table.add_column("application", overflow="ellipsis", no_wrap=True)
     table.add_column("key", overflow="ellipsis", no_wrap=True)
     for name in ("duration", "cpu", "memory"):
-        table.add_column(name, justify="right", no_wrap=True, min_width=8)
+        table.add_column(name, justify="right", no_wrap=True, min_width=7)
     if several_sites:
         table.add_column("site", no_wrap=True)
     for item in items:

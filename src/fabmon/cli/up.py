@@ -75,7 +75,8 @@ def up(
 
 def _services(directory: Path, sidecar_port: int, local_port: int, central_port: int) -> list[_Service]:
     local_url = f"http://127.0.0.1:{local_port}"
-    shared = {**os.environ, "FABMON_DATA_DIR": str(directory)}
+    # Here one line a service is enough to see that all is well; what is not is said.
+    shared = {"FABMON_LOG_LEVEL": "warning", **os.environ, "FABMON_DATA_DIR": str(directory)}
     ours = {"sidecar": {"FABMON_LOCAL_URL": local_url, "FABMON_SITE_ID": SITE}, "local": {"FABMON_SITE_ID": SITE}}
     ours["central"] = {"FABMON_SITES": f"{SITE}={local_url}"}
     ports = {"local": local_port, "sidecar": sidecar_port, "central": central_port}

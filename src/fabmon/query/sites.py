@@ -15,13 +15,14 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from fabmon.clock import monotonic
-from fabmon.errors import BadParameter, FabmonError, NotFound, PeerUnavailable, SiteFailed, SiteTooSlow, UnknownSite
+from fabmon.errors import BadParameter, FabmonError, NotFound, PeerUnavailable, SiteFailed, SiteTooSlow
 from fabmon.httpd.abandon import Streamed, until_disconnect
 from fabmon.httpd.app import get, json_answer
 from fabmon.metrics import SITE_FAILURES
 from fabmon.peer.client import Answer, Peer
 from fabmon.query.merge import Part, merge_concatenated, merge_lists
 from fabmon.wire.codec import decode_object
+from fabmon.wire.ids import read_sites_asked
 
 HEALTH_SECONDS: Final = 2.0
 MOST_SECONDS: Final = 60.0
@@ -109,12 +110,7 @@ def read_asked(pairs: Pairs, peers: Mapping[str, Peer], deadline_seconds: float)
             own[name] = value
     rest = [(name, value) for name, value in pairs if name not in own]
     text = own.get("site", "")
-    if not text:
-        raise BadParameter("site", f"required: *, or some of {', '.join(peers) or '(no site is configured)'}")
-    names = list(peers) if text == "*" else list(dict.fromkeys(text.split(",")))
-    for name in names:
-        if name not in peers:
-            raise UnknownSite(f"site {name[:64]!r} is not configured; /v1/sites lists those that are")
+    names = read_sites_asked(text, peers)
     if own.get("require", "any") not in ("any", "all"):
         raise BadParameter("require", "any or all")
     several = text == "*" or len(names) > 1

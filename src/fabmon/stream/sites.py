@@ -15,12 +15,13 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from fabmon.clock import monotonic
-from fabmon.errors import BadParameter, Overloaded, PeerUnavailable, UnknownSite
+from fabmon.errors import BadParameter, Overloaded, PeerUnavailable
 from fabmon.metrics import STREAM_READERS
 from fabmon.peer.backoff import full_jitter
 from fabmon.peer.client import Peer
 from fabmon.stream.sse import HEADERS, HEARTBEAT_SECONDS, read_filters
 from fabmon.wire.codec import encode
+from fabmon.wire.ids import read_sites_asked
 
 MOST_READERS: Final = 500
 QUEUE_BLOCKS: Final = 1000
@@ -47,7 +48,7 @@ class _Merged:
         request = Request(scope)
         pairs = request.query_params.multi_items()
         peers = self._peers()
-        sites = _sites(dict(pairs).get("site", ""), peers)
+        sites = read_sites_asked(dict(pairs).get("site", ""), peers)
         filters = [(name, value) for name, value in pairs if name not in ("site", "last_event_id")]
         read_filters(filters)
         places = read_places(request.headers.get("last-event-id") or dict(pairs).get("last_event_id") or "")
@@ -71,16 +72,6 @@ def read_places(text: str) -> dict[str, str]:
             raise BadParameter("last_event_id", f"{part[:60]!r} is no id of this stream")
         places[match[1]] = match[2]
     return places
-
-
-def _sites(text: str, peers: Mapping[str, Peer]) -> Sequence[str]:
-    if not text:
-        raise BadParameter("site", f"required: *, or some of {', '.join(peers) or '(no site is configured)'}")
-    names = list(peers) if text == "*" else list(dict.fromkeys(text.split(",")))
-    for name in names:
-        if name not in peers:
-            raise UnknownSite(f"site {name[:64]!r} is not configured; /v1/sites lists those that are")
-    return names
 
 
 async def _serve(
