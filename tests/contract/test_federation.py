@@ -3,11 +3,12 @@
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fixtures.roles import Service, StartRole, free_port
+from tests.fixtures.roles import Service, StartRole, eventually, free_port
 from tests.fixtures.sse import open_stream
 from tests.fixtures.stubs import stubs
 from tests.make import event_dict, life
@@ -180,3 +181,21 @@ def test_a_merged_stream_names_what_is_wrong(fabs: Fabs) -> None:
         reply = central.get(f"/v1/stream{query}")
         assert (reply.status, reply.json["parameter"]) == (422, name)
     assert central.get("/v1/stream?site=fab9").status == 404
+
+
+def test_a_sites_file_is_read_again_when_it_changes(fabs: Fabs, make_role: StartRole, data_dir: Path) -> None:
+    _, sites = fabs
+    file = data_dir / "sites.toml"
+    file.write_text(f'[fab0]\nurl = "{sites[0].url}"\n')
+    central = make_role("central", FABMON_SITES=str(file)).start()
+    assert [site["id"] for site in central.get("/v1/sites").json["sites"]] == ["fab0"]
+    file.write_text(f'[fab0]\nurl = "{sites[0].url}"\n[fab1]\nurl = "{sites[1].url}"\n')
+    eventually(lambda: central.get("/v1/sites").json["count"] == 2)
+    assert central.get("/v1/jobs?site=*").json["count"] == 14
+    file.write_text("[fab0\n")
+    eventually(lambda: "sites.unusable" in central.log)
+    assert central.get("/v1/sites").json["count"] == 2
+    file.write_text(f'[fab1]\nurl = "{sites[1].url}"\n')
+    eventually(lambda: central.get("/v1/sites").json["count"] == 1)
+    assert central.get("/v1/jobs?site=fab0").status == 404
+    assert central.stop() == 0
