@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 
 from tests.fixtures.roles import Service, StartRole, eventually
 from tests.fixtures.stub_sidecar import FABMON_RUN
@@ -134,8 +135,8 @@ def _reporting(service: Service) -> Iterator[list[str]]:
             event = event_dict()
             try:
                 reply = service.ask("POST", "/v1/ingest/events", event, timeout=15)
-            except OSError:
-                time.sleep(0.01)  # it is being killed, or starts again
+            except (OSError, HTTPException):
+                time.sleep(0.01)  # it is being killed, perhaps in the middle of an answer, or starts again
                 continue
             if reply.status == 200:
                 accepted.append(event["entity"]["id"])

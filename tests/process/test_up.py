@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_when_up_itself_is_killed_its_roles_stop(data_dir: Path) -> None:
 def _is_ready(service: Service) -> bool:
     try:
         return service.get("/readyz", timeout=5).status == 200
-    except OSError:
+    except (OSError, HTTPException):
         return False
 
 

@@ -10,6 +10,7 @@ largest child. For exact figures of one run, give it a process of its own, or us
 """
 
 import threading
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from fabmon.sdk.usage import MAXRSS_UNIT_BYTES, MIB, Usage
@@ -36,8 +37,23 @@ def read() -> Reading | None:
         return None
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return Reading(
-        own.ru_utime + children.ru_utime, own.ru_stime + children.ru_stime, own.ru_maxrss, children.ru_maxrss
+        own.ru_utime + children.ru_utime,
+        own.ru_stime + children.ru_stime,
+        _own_mark() or own.ru_maxrss,
+        children.ru_maxrss,
     )
+
+
+def _own_mark() -> int:
+    """The mark since this program began, in KiB; 0 where there is no /proc.
+
+    `ru_maxrss` is older: it holds what the process that started this one had used before the exec.
+    """
+    try:
+        with Path("/proc/self/status").open("rb") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith(b"VmHWM:")), 0)
+    except (OSError, ValueError):
+        return 0
 
 
 def between(begin: Reading | None, end: Reading | None) -> Usage:
