@@ -154,7 +154,11 @@ def test_a_reader_that_goes_ends_its_query_in_the_database(local: Service, datab
 
 
 def _waiting(watcher: psycopg.Connection) -> int:
-    text = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    """The lists that wait for the lock; upkeep may wait for it as well."""
+    text = (
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        " and query like '%cursor_value%'"
+    )
     row = watcher.execute(text).fetchone()
     assert row is not None
     return int(row[0])
