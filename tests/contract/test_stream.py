@@ -92,7 +92,8 @@ def test_a_reader_that_does_not_read_is_cut_off_without_harm_to_others(local: Se
     with open_stream(local) as good, socket.create_connection(("127.0.0.1", local.port)) as stalled:
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stalled.sendall(b"GET /v1/stream HTTP/1.1\r\nhost: x\r\n\r\n")
-        sent = 0
+        eventually(lambda: _readers(local) == 2)
+        sent, got = 0, []
         while _readers(local) == 2:
             assert sent < 60_000
             sent += local.send([event_dict(metadata={"filler": "x" * 200}) for _ in range(2000)]).json["stored"]
