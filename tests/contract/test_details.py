@@ -141,15 +141,13 @@ def test_stats_by_bucket_and_status(local: Service) -> None:
 
 
 def test_a_reader_that_goes_ends_its_query_in_the_database(local: Service, database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as watcher:
-        blocker = psycopg.connect(database_url)
+    with psycopg.connect(database_url, autocommit=True) as watcher, psycopg.connect(database_url) as blocker:
         blocker.execute("lock table job in access exclusive mode")
         with socket.create_connection(("127.0.0.1", local.port)) as reader:
             reader.sendall(b"GET /v1/jobs HTTP/1.1\r\nhost: x\r\n\r\n")
             eventually(lambda: _waiting(watcher) == 1)
         eventually(lambda: _waiting(watcher) == 0)
         blocker.rollback()
-        blocker.close()
     assert local.get("/v1/jobs").status == 200
 
 

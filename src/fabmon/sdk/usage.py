@@ -35,6 +35,7 @@ LONGEST_PAUSE_SECONDS: Final = 0.15
 # A look that took 1 ms is followed by a pause of at least 50 ms: at most 2 % of one CPU, however large the tree is.
 PAUSE_PER_LOOK: Final = 50
 ENOUGH_LOOKS: Final = 3
+OUR_SIZE_BYTES: Final = 20 * 2**20  # of the wrapper itself, before its child's exec
 MIB: Final = 2**20
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -114,8 +115,12 @@ class Tree:
         """What was used up to now, by the ended and by those that still run."""
         tick = os.sysconf("SC_CLK_TCK")
         alive = [stat for stat in map(self._stat, self._pids()) if stat is not None] if self._sees else []
-        mark_counts = self._mark_bytes > self._our_mark_bytes or self._looks < ENOUGH_LOOKS
-        peak_bytes = max(self._seen_bytes, self._mark_bytes if mark_counts else 0)
+        if self._mark_bytes > self._our_mark_bytes:
+            floor_bytes = self._mark_bytes
+        else:
+            # What we inherited from whoever started us is not the program's: our own size is the most that can be said.
+            floor_bytes = min(self._mark_bytes, OUR_SIZE_BYTES) if self._looks < ENOUGH_LOOKS else 0
+        peak_bytes = max(self._seen_bytes, floor_bytes)
         return Usage(
             cpu_user_s=self._user_s + sum(stat.user_ticks for stat in alive) / tick,
             cpu_system_s=self._system_s + sum(stat.system_ticks for stat in alive) / tick,
