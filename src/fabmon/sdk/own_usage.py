@@ -10,10 +10,9 @@ largest child. For exact figures of one run, give it a process of its own, or us
 """
 
 import threading
-from pathlib import Path
 from typing import Final, NamedTuple
 
-from fabmon.sdk.usage import MAXRSS_UNIT_BYTES, MIB, Usage
+from fabmon.sdk.usage import MAXRSS_UNIT_BYTES, MIB, Usage, own_mark
 
 try:
     import resource
@@ -27,7 +26,7 @@ class Reading(NamedTuple):
     user_s: float
     system_s: float
     mark: int
-    """The process's highest memory mark, in the system's unit."""
+    """The process's highest memory mark, in the unit of `ru_maxrss`."""
     children_mark: int
 
 
@@ -39,21 +38,9 @@ def read() -> Reading | None:
     return Reading(
         own.ru_utime + children.ru_utime,
         own.ru_stime + children.ru_stime,
-        _own_mark() or own.ru_maxrss,
+        own_mark(),
         children.ru_maxrss,
     )
-
-
-def _own_mark() -> int:
-    """The mark since this program began, in KiB; 0 where there is no /proc.
-
-    `ru_maxrss` is older: it holds what the process that started this one had used before the exec.
-    """
-    try:
-        with Path("/proc/self/status").open("rb") as file:
-            return next((int(line.split()[1]) for line in file if line.startswith(b"VmHWM:")), 0)
-    except (OSError, ValueError):
-        return 0
 
 
 def between(begin: Reading | None, end: Reading | None) -> Usage:

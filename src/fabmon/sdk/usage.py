@@ -78,8 +78,7 @@ class Tree:
     def begin(self, pid: int) -> None:
         """The program runs as *pid*, a child of this process."""
         self._main = pid
-        if resource is not None:
-            self._our_mark_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT_BYTES
+        self._our_mark_bytes = own_mark() * MAXRSS_UNIT_BYTES
 
     def look(self) -> float:
         """Measure the tree's memory if that is due; the answer is the seconds until it is due again."""
@@ -177,6 +176,20 @@ def become_subreaper() -> bool:
         return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
     except (ImportError, OSError, AttributeError):
         return False
+
+
+def own_mark() -> int:
+    """The most memory that this program has had, in the unit of `ru_maxrss`; 0 where the system cannot say.
+
+    On Linux `ru_maxrss` is older than the program: it holds what the process that started it had used before the exec.
+    """
+    if resource is None:
+        return 0
+    try:
+        with Path("/proc/self/status").open("rb") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith(b"VmHWM:"))
+    except (OSError, ValueError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def read_stat(text: str) -> Stat | None:
