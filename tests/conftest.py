@@ -1,7 +1,8 @@
 """The options of the test run; the fixtures are in tests/fixtures.
 
 `database_url` runs a test once per lane: `embedded`, the server of the `embedded` extra, and `timescale`, the one at
-FABMON_TEST_DATABASE_URL (`make timescale` builds it). Without that variable the second is left out, except in CI.
+FABMON_TEST_DATABASE_URL (`make timescale` builds it). Without that variable the second is left out, except in CI. A test
+marked `one_lane` needs a database, and any will do: what it tests has no SQL of its own.
 """
 
 import os
@@ -43,6 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "lane" in metafunc.fixturenames:
         lanes = metafunc.config.stash[LANES]
+        if metafunc.definition.get_closest_marker("one_lane"):
+            lanes = lanes[:1]
         metafunc.parametrize("lane", lanes, indirect=True, scope="session")
 
 

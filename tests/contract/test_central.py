@@ -1,8 +1,12 @@
 """Central over real sites, and over sites that misbehave."""
 
+import pytest
+
 from tests.fixtures.roles import Service, StartRole, free_port
 from tests.fixtures.stubs import stubs
 from tests.make import event_dict, life
+
+pytestmark = pytest.mark.one_lane
 
 
 def test_every_parameter_reaches_the_site_and_its_answer_comes_back_as_it_is(local: Service, central: Service) -> None:

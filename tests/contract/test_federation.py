@@ -13,6 +13,8 @@ from tests.fixtures.sse import open_stream
 from tests.fixtures.stubs import stubs
 from tests.make import event_dict, life
 
+pytestmark = pytest.mark.one_lane
+
 Fabs = tuple[Service, list[Service]]
 
 

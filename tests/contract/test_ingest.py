@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -109,6 +110,7 @@ def _json(value: Any) -> bytes:
     return json.dumps(value).replace('"@', "").replace('@"', "").encode()
 
 
+@pytest.mark.one_lane
 def test_every_rule_has_its_code_alone_and_in_a_batch(local: Service) -> None:
     failures = []
     for name, (code, change) in RULES.items():
@@ -155,12 +157,14 @@ BODIES: dict[str, tuple[bytes, dict[str, str], int, str]] = {
 }
 
 
+@pytest.mark.one_lane
 def test_a_body_that_is_no_batch(local: Service) -> None:
     for name, (body, headers, status, code) in BODIES.items():
         reply = local.post(BATCH, body, headers)
         assert (reply.status, reply.json["code"]) == (status, code), name
 
 
+@pytest.mark.one_lane
 def test_bytes_that_are_no_utf8_are_refused(local: Service) -> None:
     body = _json(event_dict(app_name="Z")).replace(b'"Z"', b'"\xff"')
     assert local.post(ONE, body).status == 400
@@ -168,6 +172,7 @@ def test_bytes_that_are_no_utf8_are_refused(local: Service) -> None:
     assert (reply.status, reply.json["rejected"][0]["code"]) == (422, "not_json")
 
 
+@pytest.mark.one_lane
 def test_a_body_beyond_its_limit_is_413(local: Service) -> None:
     assert _status_of_large(local, BATCH, 16 * 1024 * 1024 + 1) == 413
     assert _status_of_large(local, ONE, 1024 * 1024 + 1) == 413
@@ -176,12 +181,14 @@ def test_a_body_beyond_its_limit_is_413(local: Service) -> None:
     assert local.send([too_large, event_dict()]).json["rejected"][0]["code"] == "event_too_large"
 
 
+@pytest.mark.one_lane
 def test_gzip_is_taken(local: Service) -> None:
     events = life()
     reply = local.post(BATCH, gzip.compress(_json(events)), {"content-encoding": "gzip"})
     assert reply.json["stored"] == len(events)
 
 
+@pytest.mark.one_lane
 def test_unknown_routes_and_methods_are_problems(local: Service) -> None:
     for method, path, status, code in (
         ("GET", "/v1/nothing", 404, "not_found"),

@@ -1,11 +1,14 @@
 """/openapi.json describes what is served, and what it describes is served."""
 
 import msgspec
+import pytest
 
 from fabmon.store.selection import SHOWN
 from fabmon.wire.job import Job, RunEvent, Subjob
 from tests.fixtures.roles import Service
 from tests.make import life
+
+pytestmark = pytest.mark.one_lane
 
 
 def test_each_role_describes_its_routes_and_none_that_it_lacks(

@@ -14,6 +14,8 @@ from openlineage.client.transport.http import HttpCompression, HttpConfig, HttpT
 from tests.fixtures.roles import Service, StartRole, eventually
 
 ONE, BATCH = "/api/v1/lineage", "/api/v1/lineage/batch"
+
+pytestmark = pytest.mark.one_lane
 PRODUCER = "https://example.org/airflow"
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.fixtures.roles import Reply, Service, StartRole, eventually
 
+pytestmark = pytest.mark.one_lane
+
 
 def job(local: Service, key: str) -> dict[str, Any] | None:
     return local.row("/v1/jobs", "job_key", key)

@@ -4,6 +4,8 @@ import signal
 import socket
 import uuid
 
+import pytest
+
 from fabmon.store.changes import read_position
 from tests.fixtures.roles import Service, StartRole, eventually
 from tests.fixtures.sse import open_stream
@@ -54,6 +56,7 @@ def test_a_reader_goes_on_at_another_local_of_the_site(local: Service, make_role
         assert stream.next()["app_name"] == "meanwhile"
 
 
+@pytest.mark.one_lane
 def test_filters_are_applied_here(local: Service) -> None:
     run, wafer = str(uuid.uuid4()), str(uuid.uuid4())
     with (
@@ -74,12 +77,14 @@ def test_filters_are_applied_here(local: Service) -> None:
         assert wafers.next()["entity_id"] == wafer
 
 
+@pytest.mark.one_lane
 def test_a_bad_filter_or_id_is_named(local: Service) -> None:
     assert local.get("/v1/stream?colour=red").json["parameter"] == "colour"
     assert local.get("/v1/stream?last_event_id=1").json["parameter"] == "last_event_id"
     assert local.get("/v1/stream?kind=begun").json["parameter"] == "kind"
 
 
+@pytest.mark.one_lane
 def test_too_many_readers_are_told_so(make_role: StartRole, database_url: str) -> None:
     local = make_role("local", FABMON_DATABASE_URL=database_url, FABMON_STREAM_MAX_READERS="1").start()
     with open_stream(local):
@@ -88,6 +93,7 @@ def test_too_many_readers_are_told_so(make_role: StartRole, database_url: str) -
     eventually(lambda: "200 OK" in _head(local))
 
 
+@pytest.mark.one_lane
 def test_a_reader_that_does_not_read_is_cut_off_without_harm_to_others(local: Service) -> None:
     with open_stream(local) as good, socket.create_connection(("127.0.0.1", local.port)) as stalled:
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -101,6 +107,7 @@ def test_a_reader_that_does_not_read_is_cut_off_without_harm_to_others(local: Se
         assert len({each["idempotency_key"] for each in got}) == 2000
 
 
+@pytest.mark.one_lane
 def test_open_streams_do_not_hold_up_the_stop(local: Service) -> None:
     with open_stream(local):
         local.signal(signal.SIGTERM)

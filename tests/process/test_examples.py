@@ -12,6 +12,8 @@ import pytest
 from tests.fixtures.programs import clean_environment
 from tests.fixtures.roles import Service, StartRole, eventually
 
+pytestmark = pytest.mark.one_lane
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")

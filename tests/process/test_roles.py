@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 
+import pytest
+
 from tests.fixtures.roles import Service, StartRole, eventually
 from tests.fixtures.stub_sidecar import FABMON_RUN
 from tests.make import event_dict, life
 
 
+@pytest.mark.one_lane
 def test_a_program_run_as_a_job_is_seen_in_central(sidecar: Service, central: Service) -> None:
     burn = "import time; a = bytearray(80 << 20)\nwhile time.process_time() < 0.4: sum(range(9999))\ntime.sleep(0.3)"
     command = [*FABMON_RUN, "--app", "yield-report", "--key", "LOT-9", "--url", sidecar.url, "--", sys.executable, "-c"]
@@ -29,6 +32,7 @@ def test_a_program_run_as_a_job_is_seen_in_central(sidecar: Service, central: Se
     assert 0.7 <= done["duration_s"] <= 10
 
 
+@pytest.mark.one_lane
 def test_the_sidecar_answers_as_the_contract_says(sidecar: Service, local: Service) -> None:
     assert sidecar.post("/v1/ingest/events", event_dict()).json == {"ok": True}
     reply = sidecar.send([event_dict(), event_dict(site="fab2"), event_dict(kind="x")])
@@ -44,6 +48,7 @@ def test_the_sidecar_answers_as_the_contract_says(sidecar: Service, local: Servi
         assert role.get("/livez").status == role.get("/readyz").status == 200
 
 
+@pytest.mark.one_lane
 def test_a_sidecar_without_its_site_spools_and_delivers_later(sidecar: Service, local: Service) -> None:
     local.kill()
     reply = sidecar.send(life())
@@ -59,6 +64,7 @@ def test_a_sidecar_without_its_site_spools_and_delivers_later(sidecar: Service, 
     assert local.get("/v1/jobs").json["count"] == 2
 
 
+@pytest.mark.one_lane
 def test_sigterm_finishes_what_was_accepted(sidecar: Service, local: Service) -> None:
     with _reporting(sidecar) as accepted:
         eventually(lambda: len(accepted) > 50)

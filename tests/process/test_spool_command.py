@@ -17,6 +17,8 @@ from fabmon.spool.spool import open_spool
 from tests.fixtures.roles import Service, StartRole, eventually
 from tests.make import event_bytes, event_dict
 
+pytestmark = pytest.mark.one_lane
+
 LIMIT = 1 << 26
 V1 = Path(__file__).parents[1] / "fixtures" / "spool-v1"
 

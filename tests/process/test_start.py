@@ -10,9 +10,13 @@ import time
 import uuid
 from pathlib import Path
 
+import pytest
+
 from tests.fixtures.roles import Service, StartRole, eventually, free_port
 from tests.fixtures.sse import open_stream
 from tests.make import event_dict, life
+
+pytestmark = pytest.mark.one_lane
 
 
 def fabmon(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,8 @@ from tests.fixtures.roles import Service, StartRole, eventually, free_port
 from tests.make import event_dict, life
 from tests.process.test_start import fabmon
 
+pytestmark = pytest.mark.one_lane
+
 
 class Papers:
     """Files of two authorities; `ours` is the one that the roles trust."""

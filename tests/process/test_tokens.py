@@ -13,6 +13,8 @@ from tests.fixtures.tokens import add_token, bearer
 from tests.make import event_dict, life
 from tests.process.test_start import fabmon
 
+pytestmark = pytest.mark.one_lane
+
 INGEST = "/v1/ingest/events"
 ELSEWHERE = {"x-forwarded-for": "192.0.2.7"}  # what a proxy on this machine adds: the caller is somewhere else
 

@@ -105,7 +105,8 @@ def test_without_proc_there_is_the_mark_of_the_largest_process(tmp_path: Path) -
         "print(status, tree.usage().mem_max_mb)"
     )
     # Whoever starts us may have used more than the program will: that must not count, nor hide what the program used.
-    starter = "import subprocess, sys; x = bytearray(300 << 20); sys.exit(subprocess.call([sys.executable, '-c', sys.argv[1]]))"
+    starter = "import subprocess, sys; x = bytearray(300 << 20); "
+    starter += "sys.exit(subprocess.call([sys.executable, '-c', sys.argv[1]]))"
     command = [sys.executable, "-c", starter, program]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
     status, peak = done.stdout.split()
