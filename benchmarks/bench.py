@@ -67,10 +67,10 @@ def role(name: str, **environment: str) -> Iterator[Service]:
             service.stop()
 
 
-def finish(results: Sequence[Result], settings: str, table: str) -> None:
-    """Print the table and, last, the results; add a page under benchmarks/results."""
+def finish(results: Sequence[Result], settings: str, table: str, name: str = "") -> None:
+    """Print the table and, last, the results; add a page under benchmarks/results, named as the first unless told."""
     print(table)
-    name = results[0].name
+    name = name or results[0].name
     lines = "\n".join(msgspec.json.encode(each).decode() for each in results)
     page = ROOT / "benchmarks" / "results" / f"{datetime.now(UTC):%Y-%m-%d}-{name}.md"
     page.write_text(f"# {name}\n\n{_machine()}\n\n{settings}\n\n```\n{table}\n```\n\n```json\n{lines}\n```\n")

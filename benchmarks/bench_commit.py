@@ -1,72 +1,124 @@
 """commit: HTTP batches of 1,000 over 4 connections, stored and folded, against plain COPY of the same rows.
 
-The limit is what PostgreSQL does at its fastest with the same rows, encoded beforehand, into the same table with its
-indexes, without keys, fold, HTTP or checks. Rounds of both are interleaved; the first of each warms up and is left out.
+Limits, all encoded beforehand, a transaction for each batch, without HTTP, checks and fold:
+
+- the rows of `event` alone, into that table with its indexes, by one connection and by two;
+- every row that a batch leaves behind: `event_key`, which holds the unique index that a hypertable cannot have, `event`
+  and `run`, into those tables with their indexes, by one connection.
+
+Rounds of all are interleaved; the first of each warms up and is left out.
 """
 
 import asyncio
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
+import msgspec
 import psycopg
 
 from benchmarks.bench import database, finish, median, percentile, result, role
 from benchmarks.data import batches, events
 from benchmarks.load import post_all
-from fabmon.store.events import copy_row
 from fabmon.store.named import query
-from fabmon.wire.fold import position
+from fabmon.store.rows import copy_rows
+from fabmon.wire.codec import encode
+from fabmon.wire.event import Event
+from fabmon.wire.fold import RunState, fold, key_of, positions_of
 
 BATCH = 1000
 BATCHES = 40
 ROUNDS = 6
 
 
+Blocks = Sequence[tuple[bytes, bytes]]
+"""The COPY statements of one transaction, each with its rows."""
+
+
 def main() -> None:
-    rates: dict[str, list[float]] = {"fabmon": [], "copy, 1 connection": [], "copy, 2 connections": []}
+    limits = {
+        "copy, event": (_events_alone, 1),
+        "copy, event, 2 connections": (_events_alone, 2),
+        "copy, every row": (_every_row, 1),
+    }
+    rates: dict[str, list[float]] = {"fabmon": [], **{name: [] for name in limits}}
     latencies: list[float] = []
     with database() as url, role("local", FABMON_DATABASE_URL=url, FABMON_SITE_ID="fab1") as local:
         for number in range(ROUNDS):
-            bodies = batches(BATCHES, BATCH, seed=3 * number)
+            bodies = batches(BATCHES, BATCH, seed=4 * number)
             load = asyncio.run(post_all(local.port, "/v1/ingest/events:batch", bodies, 4))
             assert load.failures == 0
             rates["fabmon"].append(BATCH * BATCHES / load.seconds)
             latencies += load.latencies if number else []
-            rates["copy, 1 connection"].append(copy_rate(url, _blocks(3 * number + 1), 1))
-            rates["copy, 2 connections"].append(copy_rate(url, _blocks(3 * number + 2), 2))
-    ours, one, two = (median(rates[name][1:]) for name in rates)
+            for place, (name, (encoded, connections)) in enumerate(limits.items(), 1):
+                rates[name].append(copy_rate(url, encoded(4 * number + place), connections))
+    ours, one, two, every = (median(rates[name][1:]) for name in rates)
     table = "\n".join(
-        f"{name:20} {median(values[1:]):9,.0f} events/s   {_each(values)}" for name, values in rates.items()
+        f"{name:28} {median(values[1:]):9,.0f} events/s   {_each(values)}" for name, values in rates.items()
     )
     table += f"\nrequest latency p50 {median(latencies) * 1e3:.1f} ms, p99 {percentile(latencies, 0.99) * 1e3:.1f} ms"
     settings = (
         f"{ROUNDS - 1} interleaved rounds of {BATCHES} batches of {BATCH} events after one to warm up; 4 events a job; "
         "TimescaleDB on PostgreSQL 17, fsync and synchronous_commit on."
     )
-    finish(
-        [result("commit", ours, one, "events/s"), result("commit_against_two", ours, two, "events/s")], settings, table
-    )
+    results = [
+        result("commit_against_two", ours, two, "events/s"),
+        result("commit_against_every_row", ours, every, "events/s"),
+        result("commit", ours, one, "events/s"),
+    ]
+    finish(results, settings, table, "commit")
 
 
-def _blocks(seed: int) -> list[bytes]:
+def _events_alone(seed: int) -> list[Blocks]:
+    return [[(query("copy_events"), copy_rows(made, positions_of(made)).encode())] for made in _batches(seed)]
+
+
+def _every_row(seed: int) -> list[Blocks]:
+    copy_keys = b"copy event_key (idempotency_key, site_id) from stdin"
+    copy_runs = f"copy run ({', '.join(RunState.__struct_fields__)}) from stdin".encode()
+    found: list[Blocks] = []
+    for made in _batches(seed):
+        positions = positions_of(made)
+        keys = "".join(sorted(f"{key_of(position)}\tfab1\n" for position in positions))
+        runs = "".join(map(_run_row, sorted(fold(made, positions), key=lambda state: state.id)))
+        events_block = (query("copy_events"), copy_rows(made, positions).encode())
+        found.append([(copy_keys, keys.encode()), events_block, (copy_runs, runs.encode())])
+    return found
+
+
+def _batches(seed: int) -> list[list[Event]]:
     made = events(BATCH * BATCHES, seed)
-    rows = [copy_row(event, position(event)) + "\n" for event in made]
-    return ["".join(rows[start : start + BATCH]).encode() for start in range(0, len(rows), BATCH)]
+    return [made[start : start + BATCH] for start in range(0, len(made), BATCH)]
 
 
-def copy_rate(url: str, blocks: list[bytes], connections: int) -> float:
-    """Events a second when each block is a COPY and a transaction of its own, as a batch is."""
+def _run_row(state: RunState) -> str:
+    return "\t".join(map(_field, msgspec.structs.astuple(state))) + "\n"
 
-    def copy(mine: list[bytes]) -> None:
+
+def _field(value: object) -> str:
+    if value is None:
+        return "\\N"
+    if isinstance(value, dict):
+        return encode(value).decode().replace("\\", "\\\\")
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def copy_rate(url: str, transactions: Sequence[Blocks], connections: int) -> float:
+    """Events a second when each batch is a transaction of its own."""
+
+    def copy(mine: Sequence[Blocks]) -> None:
         with psycopg.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
-            for block in mine:
-                with cursor.copy(query("copy_events")) as target:
-                    target.write(block)
+            for blocks in mine:
+                with connection.transaction():
+                    for statement, rows in blocks:
+                        with cursor.copy(statement) as target:
+                            target.write(rows)
 
     begun = time.perf_counter()
     with ThreadPoolExecutor(connections) as threads:
-        list(threads.map(copy, [blocks[start::connections] for start in range(connections)]))
-    return BATCH * len(blocks) / (time.perf_counter() - begun)
+        list(threads.map(copy, [transactions[start::connections] for start in range(connections)]))
+    return BATCH * len(transactions) / (time.perf_counter() - begun)
 
 
 def _each(values: list[float]) -> str:

@@ -12,7 +12,7 @@ copy event (
 
 -- name: merge_runs
 -- Merge states of runs into their rows; each field as fabmon.wire.fold.RunState says.
--- in: states json, an array of RunState, at most one per run
+-- in: states json, an array of RunState without its defaults, at most one per run
 -- Rows are taken in the order of their key, so that two writers that meet wait for one another and never deadlock.
 insert into run as old (
     site_id, entity_type, id,
@@ -26,9 +26,9 @@ select
     site_id, entity_type, id,
     last_pos, app_id, app_name, parent_id,
     app_version, app_version_pos, job_key, job_key_pos, sub_key, sub_key_pos,
-    metrics, metrics_pos, metadata, metadata_pos,
+    coalesce(metrics, '{}'), coalesce(metrics_pos, '{}'), coalesce(metadata, '{}'), coalesce(metadata_pos, '{}'),
     end_pos, end_status, ended_at, end_duration_s,
-    began_at, first_event_at, last_event_at, mem_max_mb, event_count, error_count
+    began_at, first_event_at, last_event_at, mem_max_mb, event_count, coalesce(error_count, 0)
 from json_to_recordset(%(states)s::json) as state (
     site_id text, entity_type text, id uuid,
     last_pos text, app_id uuid, app_name text, parent_id uuid,

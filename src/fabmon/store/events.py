@@ -6,18 +6,16 @@ merge_runs  the batch's fold, merged into the rows (sql/queries/write.sql)
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 import psycopg
 
 from fabmon.errors import BadEvent
 from fabmon.store.named import query
 from fabmon.store.pool import Connection, Pool, translated
+from fabmon.store.rows import copy_rows
 from fabmon.wire.codec import encode
 from fabmon.wire.event import Event
-from fabmon.wire.fold import fold, key_of, position
-
-_ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+from fabmon.wire.fold import fold, key_of, positions_of
 
 
 async def write_events(pool: Pool, events: Sequence[Event]) -> set[int]:
@@ -26,7 +24,7 @@ async def write_events(pool: Pool, events: Sequence[Event]) -> set[int]:
     *events*: any number, in any order; of two with the same key and site the first counts. Raises StoreUnavailable
     (nothing stored; retry) or BadEvent (nothing stored; at least one of them can't be).
     """
-    positions = [position(event) for event in events]
+    positions = positions_of(events)
     async with translated(f"write {len(events)} events"), pool.connection() as connection:
         try:
             async with connection.transaction():
@@ -46,7 +44,7 @@ async def _write(connection: Connection, events: Sequence[Event], positions: Seq
             return repeated
         events, positions = [events[place] for place in fresh], [positions[place] for place in fresh]
     async with connection.cursor() as cursor, cursor.copy(query("copy_events")) as copy:
-        await copy.write("\n".join(map(copy_row, events, positions)) + "\n")
+        await copy.write(copy_rows(events, positions))
     await connection.execute(query("merge_runs"), {"states": encode(fold(events, positions)).decode()}, prepare=True)
     return repeated
 
@@ -71,39 +69,3 @@ async def _take_keys(connection: Connection, events: Sequence[Event], positions:
 def _lies_in_the_event(error: psycopg.Error) -> bool:
     """Whether it would fail again: bad data, or more of it than PostgreSQL has room for in one value (class 54)."""
     return isinstance(error, psycopg.DataError) or (error.sqlstate or "").startswith("54")
-
-
-def copy_row(event: Event, position: str) -> str:
-    """The event as one line of COPY's text format, without its end; None is \\N."""
-    app, entity, happening = event.app, event.entity, event.event
-    return "\t".join(
-        (
-            key_of(position),
-            event.site_id,
-            entity.type,
-            entity.id.hex,
-            entity.parent_id.hex if entity.parent_id else "\\N",
-            app.app_id.hex,
-            _text(app.name),
-            _text(app.version),
-            _text(entity.business_key),
-            _text(entity.sub_key),
-            happening.kind,
-            happening.at.isoformat(),
-            happening.meant_status,
-            _json(happening.metrics) if happening.metrics else "{}",
-            _json(happening.metadata) if happening.metadata else "{}",
-        )
-    )
-
-
-def _text(value: str | None) -> str:
-    if value is None:
-        return "\\N"
-    if value.isprintable() and "\\" not in value:
-        return value
-    return value.translate(_ESCAPES)
-
-
-def _json(value: object) -> str:
-    return encode(value).decode().replace("\\", "\\\\")

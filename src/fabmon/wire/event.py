@@ -7,6 +7,7 @@ those of the contract; each broken rule has a stable code, listed in docs/proble
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -28,7 +29,8 @@ SITE_ID_PATTERN: Final = r"\A[A-Za-z0-9._-]{1,64}\Z"
 Kind = Literal["started", "progress", "metric", "finished", "error", "canceled"]
 Status = Literal["running", "succeeded", "failed", "canceled"]
 EntityType = Literal["job", "subjob"]
-SiteId = Annotated[str, Meta(pattern=SITE_ID_PATTERN)]
+# The pattern is documented here and judged by `_check`: msgspec would call into `re` for each event.
+SiteId = Annotated[str, Meta(extra_json_schema={"pattern": SITE_ID_PATTERN})]
 Name = Annotated[str, Meta(min_length=1, max_length=500)]
 Key = Annotated[str, Meta(max_length=500)]
 
@@ -44,13 +46,13 @@ STATUS_OF_KIND: Final[dict[str, Status]] = {
 RANK: Final[dict[str, int]] = {"started": 0, "progress": 1, "metric": 1, "finished": 2, "error": 2, "canceled": 2}
 
 
-class App(msgspec.Struct, frozen=True):
+class App(msgspec.Struct, frozen=True, gc=False):
     app_id: UUID
     name: Name
     version: Key | None = None
 
 
-class Entity(msgspec.Struct, frozen=True):
+class Entity(msgspec.Struct, frozen=True, gc=False):
     type: EntityType
     id: UUID
     parent_id: UUID | None = None
@@ -58,7 +60,7 @@ class Entity(msgspec.Struct, frozen=True):
     sub_key: Key | None = None
 
 
-class Happening(msgspec.Struct, frozen=True):
+class Happening(msgspec.Struct, frozen=True, gc=False):
     kind: Kind
     at: Annotated[datetime, Meta(tz=True)]
     status: Status | None = None
@@ -75,7 +77,7 @@ class Happening(msgspec.Struct, frozen=True):
         return RANK[self.kind] == 2 and self.meant_status != "running"
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     idempotency_key: UUID
     site_id: SiteId
     app: App
@@ -115,6 +117,7 @@ Sink = Callable[[Batch], Awaitable[Receipt]]
 """Takes a batch and returns when every accepted event is durable; raises Unavailable when nothing of it was kept."""
 
 _EVENT = msgspec.json.Decoder(Event)
+_EVENTS = msgspec.json.Decoder(list[Event])
 _LATEST_YEAR: Final = datetime(9999, 12, 30, tzinfo=UTC)
 _EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
 _PATH: Final = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
@@ -137,7 +140,7 @@ def read_event(body: bytes, *, now: datetime, site_id: str | None = None) -> Eve
         raise BadEvent("the JSON is nested too deeply", "too_deep") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NotJson(f"the event is no JSON: {error}") from None
-    _check(event, body, now, site_id)
+    _check(event, body, now + AHEAD_LIMIT, site_id)
     return event
 
 
@@ -147,7 +150,7 @@ def read_batch(body: bytes, *, now: datetime, site_id: str | None = None) -> Bat
     Raises NotJson, NotAnArray or TooLarge (more than 10,000) for the body as a whole.
     """
     try:
-        raws = RAWS.decode(body)
+        raws = [bytes(raw) for raw in RAWS.decode(body)]
     except msgspec.ValidationError:
         raise NotAnArray("a batch is a JSON array of events") from None
     except RecursionError:
@@ -156,16 +159,27 @@ def read_batch(body: bytes, *, now: datetime, site_id: str | None = None) -> Bat
         raise NotJson(f"the batch is no JSON: {error}") from None
     if len(raws) > BATCH_LIMIT_EVENTS:
         raise TooLarge(f"{len(raws)} events; a batch holds at most {BATCH_LIMIT_EVENTS}", "too_many_events")
+    if b"\n" in body or b"\r" in body:
+        raws = list(map(as_line, raws))
+    try:
+        # All at once takes half the time, and nearly every batch is good.
+        events = _EVENTS.decode(body)
+        latest = now + AHEAD_LIMIT
+        for event, raw in zip(events, raws, strict=True):
+            _check(event, raw, latest, site_id)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadEvent):
+        return _judge_each(raws, now, site_id)
+    return Batch(events, raws)
+
+
+def _judge_each(raws: Sequence[bytes], now: datetime, site_id: str | None) -> Batch:
     events: list[Event] = []
     kept: list[bytes] = []
     rejected: list[Rejection] = []
     for index, raw in enumerate(raws):
-        line = bytes(raw)
         try:
-            if len(line) > EVENT_LIMIT_BYTES:
-                raise BadEvent(f"an event holds at most {EVENT_LIMIT_BYTES} bytes", "event_too_large")
-            events.append(read_event(line, now=now, site_id=site_id))
-            kept.append(as_line(line))
+            events.append(read_event(raw, now=now, site_id=site_id))
+            kept.append(raw)
         except (BadEvent, NotJson) as error:
             rejected.append(Rejection(index, error.code, str(error)))
     return Batch(events, kept, rejected)
@@ -187,27 +201,47 @@ def as_line(raw: bytes) -> bytes:
     return raw.translate(_LINE_BREAKS) if b"\n" in raw or b"\r" in raw else raw
 
 
-def _check(event: Event, raw: bytes, now: datetime, site_id: str | None) -> None:
-    """The rules that a type cannot say."""
+def _check(event: Event, raw: bytes, latest: datetime, site_id: str | None) -> None:
+    """The rules that a type cannot say; `event.at` may be *latest* at most."""
     happening, entity = event.event, event.entity
-    if site_id is not None and event.site_id != site_id:
-        raise BadEvent(f"this is site {site_id}; the event is of site {event.site_id}", "wrong_site")
+    if event.site_id != site_id:
+        if not _is_site_id(event.site_id):
+            raise BadEvent("site_id: expected 1 to 64 of the characters A-Z a-z 0-9 . _ -", "bad_site_id")
+        if site_id is not None:
+            raise BadEvent(f"this is site {site_id}; the event is of site {event.site_id}", "wrong_site")
     if entity.type == "subjob" and entity.parent_id is None:
         raise BadEvent("a subjob needs entity.parent_id", "parent_id_required")
-    if happening.kind == "finished" and happening.status == "running":
-        raise BadEvent("finished cannot have status running", "status_kind_mismatch")
-    if happening.kind == "canceled" and happening.status not in (None, "canceled"):
-        raise BadEvent(f"canceled cannot have status {happening.status}", "status_kind_mismatch")
-    if not _EARLIEST <= happening.at <= _LATEST_YEAR:
-        raise BadEvent("event.at lies outside the calendar", "at_out_of_range")
-    if happening.at - now > AHEAD_LIMIT:
+    if happening.status is not None:
+        _check_status(happening.kind, happening.status)
+    if not _EARLIEST <= happening.at <= latest:
+        if not _EARLIEST <= happening.at <= _LATEST_YEAR:
+            raise BadEvent("event.at lies outside the calendar", "at_out_of_range")
         raise BadEvent("event.at is more than 24 h ahead of this server's clock", "at_too_far_ahead")
-    if len(raw) > METADATA_LIMIT_BYTES and len(encode(happening.metadata)) > METADATA_LIMIT_BYTES:
-        raise BadEvent(f"event.metadata holds at most {METADATA_LIMIT_BYTES} bytes", "metadata_too_large")
+    if len(raw) > METADATA_LIMIT_BYTES:
+        _check_size(happening, raw)
     if raw.count(b"{") + raw.count(b"[") > DEPTH_LIMIT and _is_deeper(raw, DEPTH_LIMIT):
         raise BadEvent(f"the JSON is nested more than {DEPTH_LIMIT} levels deep", "too_deep")
     if b"\\u0000" in raw and _has_nul(msgspec.to_builtins(event)):
         raise BadEvent("a string holds the character NUL", "nul_character")
+
+
+def _check_status(kind: Kind, status: Status) -> None:
+    if kind == "finished" and status == "running":
+        raise BadEvent("finished cannot have status running", "status_kind_mismatch")
+    if kind == "canceled" and status != "canceled":
+        raise BadEvent(f"canceled cannot have status {status}", "status_kind_mismatch")
+
+
+def _check_size(happening: Happening, raw: bytes) -> None:
+    if len(raw) > EVENT_LIMIT_BYTES:
+        raise BadEvent(f"an event holds at most {EVENT_LIMIT_BYTES} bytes", "event_too_large")
+    if len(encode(happening.metadata)) > METADATA_LIMIT_BYTES:
+        raise BadEvent(f"event.metadata holds at most {METADATA_LIMIT_BYTES} bytes", "metadata_too_large")
+
+
+@lru_cache(maxsize=256)
+def _is_site_id(text: str) -> bool:
+    return re.match(SITE_ID_PATTERN, text) is not None
 
 
 def _bad_event(message: str) -> BadEvent:

@@ -26,8 +26,11 @@ DURATION: Final = "duration_s"
 MEMORY: Final = "mem_max_mb"
 
 
-class RunState(msgspec.Struct):
-    """What some of a run's events say about it. A `_pos` is the position of the event that a value comes from."""
+class RunState(msgspec.Struct, omit_defaults=True, gc=False):
+    """What some of a run's events say about it. A `_pos` is the position of the event that a value comes from.
+
+    What has its default is left out of the JSON: half of its size, and what PostgreSQL needs to read it.
+    """
 
     # which run
     site_id: str
@@ -63,13 +66,16 @@ class RunState(msgspec.Struct):
     error_count: int = 0
 
 
-def position(event: Event) -> str:
-    """The event's place in the order of contract section 3, as text that sorts (in bytes) like it.
+def positions_of(events: Iterable[Event]) -> list[str]:
+    """Each event's place in the order of contract section 3, as text that sorts (in bytes) like it.
 
     Microseconds since the year 1, the rank, the key in hexadecimal: all of fixed width.
     """
-    happening = event.event
-    return f"{(happening.at - _YEAR_ONE) // _MICROSECOND:018d}{RANK[happening.kind]}{event.idempotency_key.hex}"
+    return [
+        "%018d%d%032x"  # noqa: UP031  (a quarter faster than an f-string)
+        % ((event.event.at - _YEAR_ONE) // _MICROSECOND, RANK[event.event.kind], event.idempotency_key.int)
+        for event in events
+    ]
 
 
 def key_of(position: str) -> str:
@@ -82,13 +88,15 @@ def fold(events: Iterable[Event], positions: Iterable[str]) -> list[RunState]:
 
     Each event is taken as new, so repeats must be gone before.
     """
-    states: dict[tuple[str, str, UUID], RunState] = {}
+    states: dict[tuple[str, str, int], RunState] = {}
     for event, pos in zip(events, positions, strict=True):
-        entity, app = event.entity, event.app
-        name = (event.site_id, entity.type, entity.id)
+        entity = event.entity
+        name = (event.site_id, entity.type, entity.id.int)
         state = states.get(name)
         if state is None:
-            state = states[name] = RunState(*name, pos, app.app_id, app.name, entity.parent_id)
+            app = event.app
+            state = RunState(event.site_id, entity.type, entity.id, pos, app.app_id, app.name, entity.parent_id)
+            states[name] = state
         _add(state, event, entity, pos)
     return list(states.values())
 
