@@ -13,7 +13,8 @@ for name in ("fcntl", "resource", "pwd", "grp", "termios", "uvloop", "posix"):
 sys.modules["msvcrt"] = types.SimpleNamespace(locking=lambda *_: None, LK_NBLCK=1)
 for name in [name for name in sys.modules if name.startswith("fabmon")]:
     del sys.modules[name]
-import fabmon.roles.sidecar, fabmon.run, fabmon.cli.run, fabmon.cli.app, fabmon.sdk.context, fabmon.spool.spool
+import fabmon.roles.sidecar, fabmon.run, fabmon.cli.run, fabmon.cli.app, fabmon.cli.serve, fabmon.cli.spool
+import fabmon.sdk.context, fabmon.spool.spool
 
 async def spool(path):
     async with fabmon.spool.spool.open_spool(path, 10**7) as opened:

@@ -1,11 +1,15 @@
 """The commands, put together."""
 
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Final
 
 import typer
 
-from fabmon.cli import config, job, jobs, migrate, serve, spool, tail, token, up
 from fabmon.version import __version__
+
+# In the order of `fabmon --help`; each stands in the module of its name.
+_COMMANDS: Final = ("serve", "up", "migrate", "config", "jobs", "job", "tail")
+_GROUPS: Final = ("token", "spool")
 
 app = typer.Typer(
     name="fabmon",
@@ -39,12 +43,16 @@ def run(arguments: list[str]) -> None:
     raise typer.Exit(run_command(arguments))
 
 
-app.command()(serve.serve)
-app.command()(up.up)
-app.command()(migrate.migrate)
-app.command()(config.config)
-app.command()(jobs.jobs)
-app.command()(job.job)
-app.command()(tail.tail)
-app.add_typer(token.token, name="token")
-app.add_typer(spool.app, name="spool")
+def app_for(wanted: str | None) -> typer.Typer:
+    """The application with the command *wanted*, or with all of them where there is none of that name.
+
+    A command brings what it needs: `fabmon jobs` waits for no database driver.
+    """
+    one = [wanted] if wanted in (*_COMMANDS, *_GROUPS) else (*_COMMANDS, *_GROUPS)
+    for name in one:
+        module = import_module(f"fabmon.cli.{name}")
+        if name in _GROUPS:
+            app.add_typer(module.app, name=name)
+        else:
+            app.command()(getattr(module, name))
+    return app

@@ -11,11 +11,11 @@ def main() -> None:
 
         sys.exit(run(sys.argv[2:]))
 
-    from fabmon.cli.app import app
+    from fabmon.cli.app import app_for
     from fabmon.errors import FabmonError, SettingsError
 
     try:
-        app()
+        app_for(next(iter(sys.argv[1:]), None))()
     except SettingsError as error:
         sys.exit(_say(error, 2))
     except FabmonError as error:

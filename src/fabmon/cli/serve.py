@@ -7,10 +7,6 @@ from typing import Annotated
 import typer
 
 from fabmon import logs
-from fabmon.roles.central import open_central
-from fabmon.roles.local import open_local
-from fabmon.roles.sidecar import open_sidecar
-from fabmon.run import run_role
 from fabmon.settings import CentralSettings, LocalSettings, SidecarSettings, load
 
 
@@ -43,15 +39,24 @@ def serve(
         "tls_key": tls_key,
         "tls_client_ca": tls_client_ca,
     }
+    # Imported by the role that runs: other commands start sooner, and a sidecar holds less.
+    from fabmon.run import run_role
+
     if role is RoleName.sidecar:
+        from fabmon.roles.sidecar import open_sidecar
+
         sidecar = load(SidecarSettings, os.environ, flags)
         logs.configure(role, sidecar.log_level)
         run_role(open_sidecar(sidecar), sidecar, sidecar.port, with_parent=with_parent)
     elif role is RoleName.local:
+        from fabmon.roles.local import open_local
+
         local = load(LocalSettings, os.environ, flags)
         logs.configure(role, local.log_level)
         run_role(open_local(local), local, local.port, with_parent=with_parent)
     else:
+        from fabmon.roles.central import open_central
+
         central = load(CentralSettings, os.environ, flags)
         logs.configure(role, central.log_level)
         run_role(open_central(central), central, central.port, with_parent=with_parent)

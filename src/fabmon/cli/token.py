@@ -21,12 +21,12 @@ from fabmon.spool.durable import fsync_directory, lock_directory
 
 _LOCK_SECONDS: Final = 10.0
 
-token = typer.Typer(help="Make, list and revoke tokens.", no_args_is_help=True)
+app = typer.Typer(help="Make, list and revoke tokens.", no_args_is_help=True)
 
 File = Annotated[str, typer.Option("--file", help="The tokens file [env: FABMON_TOKENS_FILE].")]
 
 
-@token.command()
+@app.command()
 def new(
     name: Annotated[
         str, typer.Option(help="Who will use it; the same name again makes a second one beside the first.")
@@ -55,7 +55,7 @@ def new(
     print(secret)
 
 
-@token.command(name="list")
+@app.command(name="list")
 def list_tokens(file: File = "") -> None:
     """Show what is in the file; the tokens themselves are in no file."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -75,7 +75,7 @@ def list_tokens(file: File = "") -> None:
     Console().print(table)
 
 
-@token.command()
+@app.command()
 def revoke(
     which: Annotated[str, typer.Argument(metavar="[NAME|ID]", help="All tokens of a name, or the one of an id.")] = "",
     name: Annotated[str, typer.Option(help="The same, as an option.")] = "",
