@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -17,8 +18,10 @@ Check = Callable[[], Awaitable[str | None]]
 """None when the part is ready, else why not."""
 
 
-def health_routes(health: Health, checks: Mapping[str, Check], refresh: Callable[[], None]) -> list[Route]:
-    """*checks* are the parts that /readyz asks; *refresh* sets the gauges before /metrics is written."""
+def health_routes(
+    health: Health, checks: Mapping[str, Check], refresh: Callable[[], None], *registries: CollectorRegistry
+) -> list[Route]:
+    """*checks* are the parts that /readyz asks; *refresh* sets gauges before /metrics is written from *registries*."""
 
     async def healthz(request: Request) -> Response:
         return json_answer(await health())
@@ -34,6 +37,6 @@ def health_routes(health: Health, checks: Mapping[str, Check], refresh: Callable
 
     async def exposition(request: Request) -> Response:
         refresh()
-        return PlainTextResponse(metrics.exposition(), headers={"content-type": metrics.CONTENT_TYPE})
+        return PlainTextResponse(metrics.exposition(registries), headers={"content-type": metrics.CONTENT_TYPE})
 
     return [get("/v1/healthz", healthz), get("/livez", livez), get("/readyz", readyz), get("/metrics", exposition)]

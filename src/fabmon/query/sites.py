@@ -18,7 +18,7 @@ from fabmon.clock import monotonic
 from fabmon.errors import BadParameter, FabmonError, NotFound, PeerUnavailable, SiteFailed, SiteTooSlow
 from fabmon.httpd.abandon import Streamed, until_disconnect
 from fabmon.httpd.app import get, json_answer
-from fabmon.metrics import SITE_FAILURES
+from fabmon.metrics import SITE_FAILURES, SITE_SECONDS
 from fabmon.peer.client import Answer, Peer
 from fabmon.query.merge import Part, merge_concatenated, merge_lists
 from fabmon.wire.codec import decode_object
@@ -163,7 +163,8 @@ async def _ask(peer: Peer, site: str, path: str, asked: Asked) -> Answer:
         return kind(f"site {site}: {reason}", status)
 
     try:
-        answer = await peer.get(path, asked.rest, asked.deadline_seconds)
+        with SITE_SECONDS.labels(site).time():
+            answer = await peer.get(path, asked.rest, asked.deadline_seconds)
     except PeerUnavailable as error:
         raise failed("timeout" if isinstance(error.__cause__, TimeoutError) else "refused", error) from error
     if answer.status != 200 and (not 400 <= answer.status < 500 or answer.status in (401, 403, 429)):

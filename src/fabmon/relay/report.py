@@ -1,5 +1,6 @@
 """What a role with a spool says of it: in /v1/healthz and in /metrics."""
 
+import shutil
 from typing import Any
 
 from fabmon import metrics
@@ -33,6 +34,13 @@ def upstream_health(upstream: Upstream) -> dict[str, Any]:
     return {"url": upstream.name, "state": upstream.state, "paused": upstream.pause, "reason": reason}
 
 
+def _free_bytes(spool: Spool) -> int:
+    try:
+        return shutil.disk_usage(spool.directory).free
+    except OSError:
+        return 0
+
+
 def refresh_metrics(spool: Spool, upstream: Upstream) -> None:
     """Set what /metrics shows of *spool*."""
     books = spool.books
@@ -41,6 +49,8 @@ def refresh_metrics(spool: Spool, upstream: Upstream) -> None:
     metrics.SPOOL.dropped = books.dropped
     metrics.SPOOL_PENDING.set(spool.pending)
     metrics.SPOOL_BYTES.set(spool.size_bytes)
+    metrics.SPOOL_MAX_BYTES.set(spool.max_bytes)
+    metrics.SPOOL_DISK_FREE.set(_free_bytes(spool))
     metrics.SPOOL_OLDEST.set(spool.oldest_pending_age() or 0.0)
     metrics.DEAD_LETTERS.set(spool.dead_letters)
     metrics.UPSTREAM_UP.set(upstream.state == "ok")

@@ -25,6 +25,7 @@ from fabmon.ingest.openlineage import openlineage_routes
 from fabmon.ingest.ping import ping_routes
 from fabmon.logs import Log
 from fabmon.peer.client import Sent
+from fabmon.query.census import take_census
 from fabmon.query.complete import Completeness
 from fabmon.query.figures import figure_routes
 from fabmon.query.jobs import job_routes
@@ -110,6 +111,7 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
             keep_contacts(pool, schema, contacts),
             follow(pool, schema, hub, committed),
             upkeep(pool, schema, settings.event_retention_days, settings.job_retention_days),
+            take_census(pool, schema, settings.stale_after_s),
         ):
             sink = within_sites(forward(stored, spool, upstream, _COMMIT_TIMEOUT_SECONDS, spool_when_busy=False))
             complete = Completeness(pool)
@@ -122,7 +124,7 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
                 *job_routes(pool, complete, settings.stale_after_s),
                 *figure_routes(pool, complete),
                 *stream_routes(pool, hub),
-                *health_routes(health, {"database": database_ready}, refresh),
+                *health_routes(health, {"database": database_ready}, refresh, metrics.SPOOLED, metrics.STORED),
             ]
             yield Role(build_app([*routes, openapi_route(routes, LOCAL, "fabmon local")], access), hub.close)
 

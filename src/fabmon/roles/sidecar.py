@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from fabmon import metrics
 from fabmon.httpd.access import open_access
 from fabmon.httpd.app import build_app
 from fabmon.httpd.bound import within_sites
@@ -86,6 +87,6 @@ async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
                 *ingest_routes(sink, "sidecar", settings.site_id or None),
                 *ping_routes(sink, settings.site_id or None),
                 *openlineage_routes(sink, "sidecar", settings.site_id or None),
-                *health_routes(health, {"spool": spool_ready}, refresh),
+                *health_routes(health, {"spool": spool_ready}, refresh, metrics.SPOOLED),
             ]
             yield Role(build_app([*routes, openapi_route(routes, SIDECAR, "fabmon sidecar")], access))

@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from fabmon.clock import monotonic, now
 from fabmon.errors import StoreUnavailable
 from fabmon.logs import Log
+from fabmon.metrics import FEED_LAG
 from fabmon.store.changes import read_changes, read_head
 from fabmon.store.pool import Pool
 from fabmon.store.schema import Schema
@@ -35,9 +37,13 @@ async def follow(pool: Pool, schema: Schema, hub: Hub, wake: asyncio.Event) -> A
 
 
 async def _run(pool: Pool, schema: Schema, hub: Hub, wake: asyncio.Event) -> None:
+    read_at = monotonic()
     while True:
         # Without a reader nothing is read: the feed costs the database nothing, and is joined where it then stands.
-        await hub.wanted.wait()
+        if not hub.wanted.is_set():
+            FEED_LAG.set(0)
+            await hub.wanted.wait()
+            read_at = monotonic()
         try:
             if hub.position is None:
                 await schema.must_match()
@@ -46,8 +52,11 @@ async def _run(pool: Pool, schema: Schema, hub: Hub, wake: asyncio.Event) -> Non
             changes = await read_changes(pool, position, PAGE) if position is not None else []
         except StoreUnavailable as error:
             log.warning("stream.waiting", reason=str(error), action="trying again")
+            FEED_LAG.set(monotonic() - read_at)
             await asyncio.sleep(POLL_SECONDS)
             continue
+        read_at = monotonic()
+        FEED_LAG.set(max((now() - changes[0].event["stored_at"]).total_seconds(), 0.0) if changes else 0.0)
         hub.publish(changes)
         if len(changes) < PAGE:
             await _next_turn(wake)
