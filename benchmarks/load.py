@@ -42,3 +42,26 @@ async def _send(
         await reader.readexactly(int(length or b"0"))
         load.latencies.append(time.perf_counter() - begun)
         load.failures += not head.startswith(b"HTTP/1.1 200")
+
+
+async def post_paced(port: int, path: str, bodies: Sequence[bytes], per_second: float, connections: int = 16) -> None:
+    """Send every body at its time, whether or not those before it were answered; fails when one isn't answered 200."""
+    free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+    for _ in range(connections):
+        free.put_nowait(await asyncio.open_connection("127.0.0.1", port))
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: "
+
+    async def send(body: bytes) -> None:
+        reader, writer = await free.get()
+        load = Load(0.0, [], 0)
+        await _send(reader, writer, [b"%b%d\r\n\r\n%b" % (head.encode(), len(body), body)], load)
+        assert load.failures == 0
+        free.put_nowait((reader, writer))
+
+    begun = time.perf_counter()
+    async with asyncio.TaskGroup() as tasks:
+        for number, body in enumerate(bodies):
+            await asyncio.sleep(max(0.0, begun + number / per_second - time.perf_counter()))
+            tasks.create_task(send(body))
+    while not free.empty():
+        free.get_nowait()[1].close()

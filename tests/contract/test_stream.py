@@ -2,8 +2,10 @@
 
 import signal
 import socket
+import time
 import uuid
 
+import psycopg
 import pytest
 
 from fabmon.store.changes import read_position
@@ -56,6 +58,59 @@ def test_a_reader_goes_on_at_another_local_of_the_site(local: Service, make_role
         assert stream.next()["app_name"] == "meanwhile"
 
 
+def test_commits_at_another_local_wake_the_readers_here(
+    local: Service, make_role: StartRole, database_url: str
+) -> None:
+    other = make_role("local", FABMON_DATABASE_URL=database_url, FABMON_SITE_ID="fab1").start()
+    with open_stream(local) as stream, psycopg.connect(database_url, autocommit=True) as database:
+        eventually(lambda: _listeners(database))
+        other.send([event_dict()])  # finds out that somebody listens
+        stream.next()
+        time.sleep(1.1)
+        begun = time.monotonic()
+        for _ in range(10):
+            other.send([event_dict()])
+            stream.next()
+        # Each is sent just after the feed was read: found by the poll alone, they would take half a second each.
+        assert time.monotonic() - begun < 2.5
+
+        database.execute("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'")
+        eventually(lambda: "stream.deaf" in local.log)
+        other.send([event_dict(app_name="found by the poll")])
+        assert stream.next()["app_name"] == "found by the poll"
+    assert other.stop() == 0
+
+
+@pytest.mark.one_lane
+def test_a_reader_is_not_too_slow_while_it_reads_what_it_missed(local: Service) -> None:
+    with open_stream(local) as stream:
+        local.send([event_dict()])
+        stream.next()
+        last = stream.last_id
+    missed = [event_dict(metadata={"filler": "x" * 2000}) for _ in range(4000)]
+    local.send(missed)
+    with open_stream(local, last_event_id=last) as late:  # takes a little of it, and stops
+        for _ in range(3):
+            local.send([event_dict() for _ in range(4000)])  # more than may wait for a reader
+        keys = [each["idempotency_key"] for each in late.take(16_000)]
+    assert len(set(keys)) == 16_000
+    assert keys[:4000] == [each["idempotency_key"] for each in missed]
+
+
+@pytest.mark.one_lane
+def test_a_browser_finds_what_it_needs(local: Service) -> None:
+    with open_stream(local) as stream:
+        head = stream.head.lower()
+        assert "content-type: text/event-stream; charset=utf-8" in head
+        assert "cache-control: no-store" in head
+        assert "x-accel-buffering: no" in head  # a proxy in between passes on what comes
+        assert "access-control-" not in head  # a page of another origin may not read
+        _, retry, comment, place = (stream.line() for _ in range(4))
+        assert (retry, comment, place[:4]) == (b"retry: 2000\n", b": fabmon\n", b"id: ")
+    preflight = {"origin": "http://x", "access-control-request-method": "GET"}
+    assert local.ask("OPTIONS", "/v1/stream", headers=preflight).status == 405
+
+
 @pytest.mark.one_lane
 def test_filters_are_applied_here(local: Service) -> None:
     run, wafer = str(uuid.uuid4()), str(uuid.uuid4())
@@ -82,6 +137,10 @@ def test_a_bad_filter_or_id_is_named(local: Service) -> None:
     assert local.get("/v1/stream?colour=red").json["parameter"] == "colour"
     assert local.get("/v1/stream?last_event_id=1").json["parameter"] == "last_event_id"
     assert local.get("/v1/stream?kind=begun").json["parameter"] == "kind"
+    assert local.get("/v1/stream?kind=error&kind=started").json["parameter"] == "kind"
+    assert local.get("/v1/stream?site_id=fab%201").json["parameter"] == "site_id"
+    assert local.get("/v1/stream?job_id=1").json["parameter"] == "job_id"
+    assert local.get("/v1/stream?app_name=%00").json["parameter"] == "app_name"
 
 
 @pytest.mark.one_lane
@@ -138,6 +197,12 @@ def test_a_reader_that_resumes_gets_what_came_while_it_was_away_and_nobody_read(
 def test_an_id_that_lies_ahead_of_the_database_is_refused(local: Service) -> None:
     reply = local.get("/v1/stream?last_event_id=99999999999-1")
     assert (reply.status, reply.json["parameter"]) == (422, "last_event_id")
+
+
+def _listeners(database: psycopg.Connection) -> int:
+    row = database.execute("select count(*) from pg_locks where locktype = 'advisory' and objid = 1").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _head(local: Service) -> str:

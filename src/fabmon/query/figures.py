@@ -12,8 +12,9 @@ from fabmon.clock import monotonic, now
 from fabmon.errors import BadParameter
 from fabmon.httpd.abandon import abandonable
 from fabmon.httpd.app import get, json_answer
+from fabmon.httpd.asked import read_once
 from fabmon.query.complete import Completeness
-from fabmon.query.params import read_once, read_time
+from fabmon.query.params import read_time
 from fabmon.store.figures import read_apps, read_stats
 from fabmon.store.pool import Pool
 

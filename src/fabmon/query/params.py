@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from fabmon.errors import BadParameter
+from fabmon.httpd.asked import read_once
 from fabmon.query.cursor import fingerprint, read_cursor
 from fabmon.store.selection import APP_NAME_LIKE, SORTABLE, Condition, Selection
 from fabmon.wire.codec import ANY, encode
@@ -15,7 +16,6 @@ from fabmon.wire.event import SITE_ID_PATTERN, STATUSES
 from fabmon.wire.ids import read_uuid
 
 MOST_ROWS: Final = 10_000
-_LONGEST_QUERY: Final = 16 * 1024
 _FORMS: Final[dict[str, Literal["json", "csv", "ndjson"]]] = {
     "application/json": "json",
     "text/csv": "csv",
@@ -78,20 +78,6 @@ def read_time(name: str, value: str) -> datetime:
         return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     except (ValueError, OverflowError):
         raise BadParameter(name, f"{value[:40]!r} is no ISO 8601 time, such as 2025-10-19T12:00:00Z") from None
-
-
-def read_once(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Each parameter with its value; raises BadParameter for one that is given twice, too long or holds NUL."""
-    given: dict[str, str] = {}
-    if sum(len(name) + len(value) for name, value in pairs) > _LONGEST_QUERY:
-        raise BadParameter("query string", f"at most {_LONGEST_QUERY} characters")
-    for name, value in pairs:
-        if name in given:
-            raise BadParameter(name[:60], "given twice")
-        if "\0" in name or "\0" in value:
-            raise BadParameter(name[:60].replace("\0", "?"), "holds the character NUL")
-        given[name] = value
-    return given
 
 
 def read_limit(value: str | None) -> int | None:

@@ -46,6 +46,7 @@ from fabmon.store.upkeep import upkeep
 from fabmon.stream.follow import follow
 from fabmon.stream.hub import Hub
 from fabmon.stream.sse import stream_routes
+from fabmon.stream.wakeups import Commits, wake_one_another
 from fabmon.version import __version__
 from fabmon.wire.event import BATCH_LIMIT_BYTES, Batch, Event, Rejection, Sink, reread_event
 
@@ -70,14 +71,14 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
         schema = Schema(pool)
         await _wait_for_database(schema, settings.database_wait_s, upstream)
         hub = Hub(settings.stream_max_readers)
-        committed = asyncio.Event()
+        commits = Commits()
         contacts = Contacts()
 
         async def write(group: Group) -> Outcome:
             await schema.must_match()
             with metrics.COMMIT_SECONDS.time():
                 duplicates = await write_events(pool, group.events)
-            committed.set()
+            commits.here()
             return Outcome(duplicates)
 
         async def health() -> dict[str, Any]:
@@ -109,7 +110,8 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
             group_commit(write, bounds, in_flight=_IN_FLIGHT, name="commit") as stored,
             replay(spool, _deliver(stored), upstream),
             keep_contacts(pool, schema, contacts),
-            follow(pool, schema, hub, committed),
+            wake_one_another(url, pool, hub.wanted, commits),
+            follow(pool, schema, hub, commits.wake),
             upkeep(pool, schema, settings.event_retention_days, settings.job_retention_days),
             take_census(pool, schema, settings.stale_after_s),
         ):

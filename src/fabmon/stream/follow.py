@@ -16,23 +16,29 @@ from fabmon.metrics import FEED_LAG
 from fabmon.store.changes import read_changes, read_head
 from fabmon.store.pool import Pool
 from fabmon.store.schema import Schema
-from fabmon.stream.hub import Hub
+from fabmon.stream.hub import HEARTBEAT_SECONDS, Hub
 
 log = Log("fabmon.stream")
 
 POLL_SECONDS: Final = 0.5
 PAGE: Final = 1000
+# However many commits there are, the feed is read so often at most, and what they brought travels together.
+GATHER_SECONDS: Final = 0.025
 
 
 @asynccontextmanager
 async def follow(pool: Pool, schema: Schema, hub: Hub, wake: asyncio.Event) -> AsyncIterator[None]:
     """Feed *hub* as long as the context is open; set *wake* after a commit."""
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_run(pool, schema, hub, wake), name="follow")
+        running = [
+            tasks.create_task(_run(pool, schema, hub, wake), name="follow"),
+            tasks.create_task(_beat(hub), name="stream-beat"),
+        ]
         try:
             yield
         finally:
-            task.cancel()
+            for task in running:
+                task.cancel()
             hub.close()
 
 
@@ -44,6 +50,8 @@ async def _run(pool: Pool, schema: Schema, hub: Hub, wake: asyncio.Event) -> Non
             FEED_LAG.set(0)
             await hub.wanted.wait()
             read_at = monotonic()
+        wake.clear()
+        begun = monotonic()
         try:
             if hub.position is None:
                 await schema.must_match()
@@ -60,12 +68,18 @@ async def _run(pool: Pool, schema: Schema, hub: Hub, wake: asyncio.Event) -> Non
         hub.publish(changes)
         if len(changes) < PAGE:
             await _next_turn(wake)
+            await asyncio.sleep(begun + GATHER_SECONDS - monotonic())
 
 
 async def _next_turn(wake: asyncio.Event) -> None:
     try:
         async with asyncio.timeout(POLL_SECONDS):
             await wake.wait()
-        wake.clear()
     except TimeoutError:
         pass
+
+
+async def _beat(hub: Hub) -> None:
+    while True:
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        hub.beat()

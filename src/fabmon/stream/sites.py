@@ -19,7 +19,8 @@ from fabmon.errors import BadParameter, Overloaded, PeerUnavailable
 from fabmon.metrics import STREAM_READERS
 from fabmon.peer.backoff import full_jitter
 from fabmon.peer.client import Peer
-from fabmon.stream.sse import HEADERS, HEARTBEAT_SECONDS, read_filters
+from fabmon.stream.hub import HEARTBEAT_SECONDS
+from fabmon.stream.sse import HEADERS, read_filter
 from fabmon.wire.codec import encode
 from fabmon.wire.ids import read_sites_asked
 
@@ -50,7 +51,7 @@ class _Merged:
         peers = self._peers()
         sites = read_sites_asked(dict(pairs).get("site", ""), peers)
         filters = [(name, value) for name, value in pairs if name not in ("site", "last_event_id")]
-        read_filters(filters)
+        read_filter(filters)
         places = read_places(request.headers.get("last-event-id") or dict(pairs).get("last_event_id") or "")
         if self._readers >= MOST_READERS:
             raise Overloaded(f"the stream has {self._readers} readers, its most", retry_after_seconds=5)

@@ -1,6 +1,7 @@
 """GET /v1/stream: server-sent events, filtered here, resumed from Last-Event-ID without gap or repeat."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
@@ -8,15 +9,19 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from fabmon.clock import monotonic
 from fabmon.errors import BadParameter, StoreUnavailable
+from fabmon.httpd.asked import read_once
+from fabmon.logs import Log
 from fabmon.store.changes import Position, read_changes, read_head, read_position
 from fabmon.store.pool import Pool
-from fabmon.stream.hub import Hub, Message, Reader, to_message
-from fabmon.wire.event import STATUS_OF_KIND, STATUSES
+from fabmon.stream.hub import Burst, Filter, Hub, Reader
+from fabmon.wire.event import SITE_ID_PATTERN, STATUS_OF_KIND, STATUSES
 from fabmon.wire.ids import read_uuid
 
-HEARTBEAT_SECONDS: Final = 15.0
+log = Log("fabmon.stream")
+
+# A browser that lost the stream comes back after so long; its own choice would be three to five seconds.
+RETRY_MILLISECONDS: Final = 2000
 _PAGE: Final = 1000
 _JOIN_SECONDS: Final = 3.0
 _EXACT: Final = {
@@ -47,14 +52,14 @@ class _Stream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         pairs = request.query_params.multi_items()
-        wanted = read_filters(pairs)
+        wanted = read_filter(pairs)
         resume = _resume_from(request, dict(pairs).get("last_event_id"))
         if scope["method"] == "HEAD":
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             await send({"type": "http.response.body", "body": b""})
             return
         with self._hub.reading() as reader:
-            joined = await _join(reader)
+            joined = await _joined(self._hub, reader, resume)
             await self._refuse_what_is_ahead(resume, joined)
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             async with asyncio.TaskGroup() as tasks:
@@ -63,6 +68,8 @@ class _Stream:
                 await reader.ended.wait()
                 pump.cancel()
                 watch.cancel()
+            if reader.is_too_slow:
+                log.warning("stream.cut_off", reason="it reads too slowly", action="the reader may resume by its id")
 
     async def _refuse_what_is_ahead(self, resume: Position | None, joined: Position) -> None:
         """An id of another database, or of one that was restored since: nothing could tell what was missed."""
@@ -70,20 +77,64 @@ class _Stream:
             raise BadParameter("last_event_id", f"{resume} lies ahead of this database: start without it")
 
     async def _pump(
-        self, reader: Reader, wanted: Wanted, resume: Position | None, joined: Position, send: Send
+        self, reader: Reader, wanted: Filter, resume: Position | None, joined: Position, send: Send
     ) -> None:
         try:
-            async for line in _lines(self._pool, reader, wanted, resume, joined):
-                await send({"type": "http.response.body", "body": line, "more_body": True})
+            async for block in self._blocks(reader, wanted, resume, joined):
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+        except StoreUnavailable as error:
+            log.warning("stream.cut_off", reason=str(error), action="the reader may resume by its id")
+        else:
             await send({"type": "http.response.body", "body": b""})
         finally:
             reader.ended.set()
 
+    async def _blocks(
+        self, reader: Reader, wanted: Filter, resume: Position | None, joined: Position
+    ) -> AsyncIterator[bytes]:
+        """What the reader gets. Its id moves on with what the filters leave out, so that a resume does not start over."""
+        position = resume or joined
+        yield b"retry: %d\n: fabmon\nid: %b\n\n" % (RETRY_MILLISECONDS, str(position).encode())
+        if resume is not None:
+            # The long way first: a reader that takes part while it reads what it missed would be found too slow.
+            async for burst in self._stored(position, None):
+                yield burst.lines(wanted, position)
+                position = burst.last
+            async for burst in self._stored(position, await self._hub.attach(reader)):
+                yield burst.lines(wanted, position)
+                position = burst.last
+        while (news := await reader.news()) is not None:
+            block = b""
+            for burst in news.bursts:
+                # What another process had shown before the feed here came to it is not shown again.
+                if burst.last > position:
+                    block += burst.lines(wanted, position)
+                    position = burst.last
+            if news.beat:
+                block += b": still here\nid: %b\n\n" % str(position).encode()
+            if block:
+                yield block
 
-def read_filters(pairs: Sequence[tuple[str, str]]) -> Wanted:
-    """What the query string asks for, as a test of one event; raises BadParameter for what it doesn't know."""
-    tests = [_test(name, value) for name, value in pairs if name != "last_event_id"]
-    return lambda event: all(test(event) for test in tests)
+    async def _stored(self, after: Position, end: Position | None) -> AsyncIterator[Burst]:
+        """What is stored behind *after*, up to *end*; without it, as long as there are whole pages."""
+        while end is None or after < end:
+            changes = await read_changes(self._pool, after, _PAGE)
+            is_last = len(changes) < _PAGE
+            if end is not None:
+                changes = [change for change in changes if change.position <= end]
+            if changes:
+                yield Burst(changes)
+                after = changes[-1].position
+            if is_last:
+                return
+
+
+def read_filter(pairs: Sequence[tuple[str, str]]) -> Filter:
+    """What the query string asks for; raises BadParameter for what it doesn't know."""
+    asked = read_once(pairs)
+    asked.pop("last_event_id", None)
+    tests = [_test(name, value) for name, value in asked.items()]
+    return Filter(tuple(sorted(asked.items())), lambda event: all(test(event) for test in tests))
 
 
 def _test(name: str, value: str) -> Wanted:
@@ -94,6 +145,8 @@ def _test(name: str, value: str) -> Wanted:
         return lambda event: event[name] in wanted
     if name == "site_id":
         sites = frozenset(value.split(","))
+        if not all(re.match(SITE_ID_PATTERN, site) for site in sites):
+            raise BadParameter(name, "a comma list of sites")
         return lambda event: event["site_id"] in sites
     if name == "app_name":
         part = value.lower()
@@ -115,11 +168,11 @@ def _resume_from(request: Request, parameter: str | None) -> Position | None:
     return position
 
 
-async def _join(reader: Reader) -> Position:
+async def _joined(hub: Hub, reader: Reader, resume: Position | None) -> Position:
     """Where the reader joins the feed; before it is known, an answer would promise events that may be missed."""
     try:
         async with asyncio.timeout(_JOIN_SECONDS):
-            return await reader.joined
+            return await (hub.attach(reader) if resume is None else reader.joined)
     except TimeoutError:
         raise StoreUnavailable("the stream waits for the database") from None
 
@@ -128,59 +181,3 @@ async def _until_disconnect(receive: Receive, reader: Reader) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     reader.ended.set()
-
-
-async def _lines(
-    pool: Pool, reader: Reader, wanted: Wanted, resume: Position | None, joined: Position
-) -> AsyncIterator[bytes]:
-    """What the reader gets. Its id moves on with what the filters leave out, so that a resume does not start over."""
-    position = resume or joined
-    yield b": fabmon\nid: %b\n\n" % str(position).encode()
-    sent = monotonic()
-    async for message in _from_store(pool, resume, joined):
-        position = message.position
-        if wanted(message.event):
-            yield _event(message)
-            sent = monotonic()
-    async for live in _from_hub(reader):
-        # What another process had shown before the feed here came to it is not shown again.
-        if live is not None and live.position > position:
-            position = live.position
-            if wanted(live.event):
-                yield _event(live)
-                sent = monotonic()
-        if monotonic() - sent >= HEARTBEAT_SECONDS:
-            yield b": still here\nid: %b\n\n" % str(position).encode()
-            sent = monotonic()
-
-
-async def _from_store(pool: Pool, resume: Position | None, joined: Position) -> AsyncIterator[Message]:
-    """What was stored behind *resume* up to where the reader joined the hub."""
-    position = resume
-    while position is not None and position < joined:
-        changes = await read_changes(pool, position, _PAGE)
-        for change in changes:
-            if change.position > joined:
-                return
-            yield to_message(change)
-        if len(changes) < _PAGE:
-            return
-        position = changes[-1].position
-
-
-async def _from_hub(reader: Reader) -> AsyncIterator[Message | None]:
-    """The live messages, and None when nothing came for a second; ends when the hub closes."""
-    while True:
-        try:
-            async with asyncio.timeout(1.0):
-                message = await reader.queue.get()
-        except TimeoutError:
-            yield None
-            continue
-        if message is None:
-            return
-        yield message
-
-
-def _event(message: Message) -> bytes:
-    return b"id: %b\ndata: %b\n\n" % (str(message.position).encode(), message.data)
