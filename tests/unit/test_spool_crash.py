@@ -38,17 +38,17 @@ class History(RuleBasedStateMachine):
         self.seen: dict[int, bytes] = {}
         self.spool = SpoolFiles(HERE, LIMITS, self.disk)
 
-    @rule(count=st.integers(1, 4), crash=CALL, fail=CALL, eio=st.booleans())
-    def append(self, count: int, crash: int, fail: int, eio: bool) -> None:
+    @rule(count=st.integers(1, 4), crash=CALL, fail=CALL, eio=st.booleans(), power=st.booleans())
+    def append(self, count: int, crash: int, fail: int, eio: bool, power: bool) -> None:
         raws = [b'{"n":%d}' % (self.number + place) for place in range(count)]
         self.number += count
         self.tried.update(raws)
         first = self.spool.accepted + 1
-        if self._survives(lambda: self.spool.append(raws), crash, fail, eio):
+        if self._survives(lambda: self.spool.append(raws), crash, fail, eio, power):
             self.kept |= {raw: first + place for place, raw in enumerate(raws)}
 
-    @rule(take=st.integers(1, 6), bad=st.booleans(), crash=CALL, fail=CALL, eio=st.booleans())
-    def deliver(self, take: int, bad: bool, crash: int, fail: int, eio: bool) -> None:
+    @rule(take=st.integers(1, 6), bad=st.booleans(), crash=CALL, fail=CALL, eio=st.booleans(), power=st.booleans())
+    def deliver(self, take: int, bad: bool, crash: int, fail: int, eio: bool, power: bool) -> None:
         def work() -> None:
             records = self.spool.read(take, 1 << 20)
             if not records:
@@ -59,16 +59,15 @@ class History(RuleBasedStateMachine):
             self.dead |= {letter.record.raw for letter in letters}
             self.spool.acknowledge(records[-1].seq, letters)
 
-        self._survives(work, crash, fail, eio)
+        self._survives(work, crash, fail, eio, power)
 
-    @rule(in_order=st.booleans(), crash=st.integers(0, 20))
-    def restart(self, in_order: bool, crash: int) -> None:
-        if in_order:
+    @rule(how=st.sampled_from(["in order", "kill", "power"]), crash=st.integers(0, 20), power=st.booleans())
+    def restart(self, how: str, crash: int, power: bool) -> None:
+        if how == "in order":
             self.spool.close()
-        else:
-            self.disk.crash()
+        self._gone(power=how == "power")
         self.disk.crash_at = self.disk.calls + crash if crash else 0
-        self._open()
+        self._open(power)
 
     @invariant()
     def books_balance(self) -> None:
@@ -95,8 +94,8 @@ class History(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "spool"):
-            self.disk.crash()
-            self._open()
+            self._gone(power=True)
+            self._open(power=True)
             self.nothing_acknowledged_is_lost_and_nothing_is_invented()
             self.books_balance()
 
@@ -107,8 +106,8 @@ class History(RuleBasedStateMachine):
                 assert self.kept[record.raw] == record.seq
                 assert self.seen.setdefault(record.seq, record.raw) == record.raw
 
-    def _survives(self, work: Any, crash: int, fail: int, eio: bool) -> bool:
-        """Do *work* on a disk that may fail or vanish under it; True when it came to its end."""
+    def _survives(self, work: Any, crash: int, fail: int, eio: bool, power: bool) -> bool:
+        """Do *work* on a disk that may fail, or while power or process end; True when it came to its end."""
         calls = self.disk.calls
         self.disk.crash_at = calls + crash if crash <= 12 else 0
         self.disk.fail_at = {calls + fail: errno.EIO if eio else errno.ENOSPC} if fail <= 12 else {}
@@ -117,18 +116,24 @@ class History(RuleBasedStateMachine):
         except (SpoolFull, SpoolFailed):
             return False
         except Crash:
-            self.disk.crash()
-            self._open()
+            self._gone(power)
+            self._open(power)
             return False
         finally:
             self.disk.crash_at, self.disk.fail_at = 0, {}
         return True
 
-    def _open(self) -> None:
+    def _gone(self, power: bool) -> None:
+        if power:
+            self.disk.crash()
+        else:
+            self.disk.kill()
+
+    def _open(self, power: bool) -> None:
         try:
             self.spool = SpoolFiles(HERE, LIMITS, self.disk)
         except Crash:
-            self.disk.crash()
+            self._gone(power)
             self.spool = SpoolFiles(HERE, LIMITS, self.disk)
         self.disk.crash_at = 0
 

@@ -196,7 +196,7 @@ def _directory(given: Path | None, role: Literal["sidecar", "local"] = "sidecar"
 def _letters(directory: Path) -> Iterable[tuple[int, bytes]]:
     try:
         with (directory / DEAD).open("rb") as file:
-            yield from enumerate(file, 1)
+            yield from enumerate((line for line in file if line != b"\n"), 1)
     except FileNotFoundError:
         return
 

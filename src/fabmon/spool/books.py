@@ -49,34 +49,42 @@ class BooksFile:
         self._path = directory / BOOKS
         self._descriptor: int | None = None
         self.books, self._generation, self.spoiled = read_books(disk, directory)
-        # Written in place, so that a full disk can be drained; but not after a failure, nor over a file of another size.
-        sizes = [entry.size for entry in disk.list(directory) if entry.name == BOOKS]
-        self._in_place = sizes == [2 * _SLOT_BYTES]
-
-    @property
-    def is_there(self) -> bool:
-        """Whether saving needs no free space."""
-        return self._in_place
+        # An earlier process's file: what is read there may not be on the disk (it was killed before its fsync, or that
+        # failed), so the first save makes a new one; if there is no room for that, the old one will do.
+        self._is_usable = [entry.size for entry in disk.list(directory) if entry.name == BOOKS] == [2 * _SLOT_BYTES]
+        self._in_place = False
 
     def save(self, books: Books) -> None:
         """Write *books* durably; raises OSError, and then what was saved before still counts."""
         generation = self._generation + 1
         slot = _slot(generation, books)
         try:
-            if not self._in_place:
-                # Also after a failure: a file whose fsync failed is never written again.
-                create_durably(self._disk, self._path, slot + slot)
-                self._in_place = True
+            if self._in_place:
+                self._overwrite(slot, generation)
             else:
-                if self._descriptor is None:
-                    self._descriptor = self._disk.open_write(self._path)
-                self._disk.write_at(self._descriptor, slot, generation % 2 * _SLOT_BYTES)
-                self._disk.fsync(self._descriptor)
+                self._replace(slot, generation)
         except OSError:
+            # A file whose fsync failed is never written again.
             self._in_place = False
             self.close()
             raise
-        self._generation = generation
+        self._generation, self._in_place = generation, True
+
+    def _replace(self, slot: bytes, generation: int) -> None:
+        is_usable, self._is_usable = self._is_usable, False
+        try:
+            create_durably(self._disk, self._path, slot + slot)
+        except OSError:
+            if not is_usable:
+                raise
+            self._overwrite(slot, generation)
+
+    def _overwrite(self, slot: bytes, generation: int) -> None:
+        """In place, so that a full disk can be drained."""
+        if self._descriptor is None:
+            self._descriptor = self._disk.open_write(self._path)
+        self._disk.write_at(self._descriptor, slot, generation % 2 * _SLOT_BYTES)
+        self._disk.fsync(self._descriptor)
 
     def close(self) -> None:
         if self._descriptor is not None:

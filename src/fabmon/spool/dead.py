@@ -1,7 +1,7 @@
 """The dead letters: events that the other side refused for good, one line each in `dead.jsonl`.
 
 The spool adds to the file, a person takes lines out (`fabmon spool dead`), perhaps at the same time; `dead.lock` keeps
-the two apart. A letter that a crash left behind unbooked is found by its sequence and not written twice.
+the two apart. A letter that a crash left behind unbooked is known by its sequence, and replaced instead of written twice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,35 +40,36 @@ class DeadLetters:
         self._disk = disk
         self._path = directory / DEAD
         self._unbooked: set[int] = set()
+        self._known: tuple[int, float] | None = None
         self._ends_cleanly = True
-        self._in_doubt = False  # the last write failed
-        self._known = (-1, 0.0)
         self.count = 0
         self.look()
-        for line in read_letters(disk, directory, last_bytes=_UNBOOKED_BYTES):
-            seq = line.get("seq")
-            if isinstance(seq, int) and seq > acknowledged:
-                self._unbooked.add(seq)
+        # An earlier process may have left bytes that its fsync did not keep; a line break keeps our first line apart.
+        self._is_ours = self._known is None
+        # The last write failed, or letters were left unbooked: they can be read, and nobody knows whether they will be.
+        self._in_doubt = any(
+            isinstance(seq := line.get("seq"), int) and seq > acknowledged
+            for line in read_letters(disk, directory, last_bytes=_UNBOOKED_BYTES)
+        )
 
     def look(self) -> int:
         """How many letters there are now; reads the file only when somebody changed it."""
-        found = next((each for each in self._disk.list(self._path.parent) if each.name == DEAD), None)
-        now_known = (-1, 0.0) if found is None or not found.is_file else (found.size, found.modified_at)
-        if now_known == self._known:
+        known = self._state()
+        if known == self._known:
             return self.count
         self.count, last = 0, b"\n"
-        if now_known[0] > 0:
+        if known is not None:
             with self._disk.open_read(self._path) as file:
-                while block := file.read(1 << 20):
-                    self.count += block.count(b"\n")
-                    last = block[-1:]
-        self._ends_cleanly = last == b"\n"
-        self._known = now_known
+                for last in file:
+                    self.count += last != b"\n"
+        self._ends_cleanly = last.endswith(b"\n")
+        self._known = known
         return self.count
 
     def add(self, letters: Sequence[Letter]) -> None:
         """Keep *letters* durably; raises SpoolFailed."""
-        fresh = [letter for letter in letters if letter.record.seq not in self._unbooked]
+        known = set() if self._in_doubt else self._unbooked
+        fresh = [letter for letter in letters if letter.record.seq not in known]
         if not fresh:
             return
         try:
@@ -76,13 +77,16 @@ class DeadLetters:
                 self.look()
                 if self._in_doubt:
                     self._rewrite(fresh)
+                    self.look()
                 else:
                     self._append(b"".join(map(_line, fresh)))
-                self.look()
+                    self.count += len(fresh)
+                    self._ends_cleanly, self._known = True, self._state()
         except OSError as error:
             self._in_doubt = True
             raise SpoolFailed(f"dead letters cannot be written: {error.strerror}") from error
         self._in_doubt = False
+        self._is_ours = True
         self._unbooked.update(letter.record.seq for letter in fresh)
 
     def booked(self) -> None:
@@ -92,11 +96,15 @@ class DeadLetters:
     def _append(self, lines: bytes) -> None:
         descriptor = self._disk.open_append(self._path)
         try:
-            self._disk.write(descriptor, lines if self._ends_cleanly else b"\n" + lines)
+            self._disk.write(descriptor, lines if self._ends_cleanly and self._is_ours else b"\n" + lines)
             self._disk.fsync(descriptor)
         finally:
             self._disk.close(descriptor)
         self._disk.fsync_directory(self._path.parent)
+
+    def _state(self) -> tuple[int, float] | None:
+        found = next((each for each in self._disk.list(self._path.parent) if each.name == DEAD and each.is_file), None)
+        return None if found is None else (found.size, found.modified_at)
 
     def _rewrite(self, fresh: Sequence[Letter]) -> None:
         """A new file: in the old one may be half of them, and what its fsync did not keep it never will."""

@@ -50,9 +50,8 @@ class SpoolFiles:
         self._read_from: tuple[int, int] = (0, 0)  # segment and offset behind the acknowledged position
         self._marks: list[tuple[int, int, int]] = []  # of what was read: sequence, segment, offset behind it
         self._saved_last = self.books.last
-        if not self._books_file.is_there:
-            self._save()
-        self._delete_delivered()
+        if self._save():
+            self._delete_delivered()
 
     @property
     def accepted(self) -> int:
