@@ -1,0 +1,52 @@
+"""The limit of the sidecar's benchmarks: the same server, routes and application, that only decodes and answers.
+
+python -m benchmarks.decode_only PORT
+"""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+from starlette.routing import Route
+from starlette.types import Receive, Scope
+
+from fabmon.httpd.app import build_app
+from fabmon.httpd.body import read_body
+from fabmon.httpd.health import health_routes
+from fabmon.httpd.role import Role
+from fabmon.ingest.accept import Door
+from fabmon.run import run_role
+from fabmon.settings import SidecarSettings
+from fabmon.wire.event import BATCH_LIMIT_BYTES, EVENT_LIMIT_BYTES, Event
+
+_ONE = msgspec.json.Decoder(Event)
+_MANY = msgspec.json.Decoder(list[Event])
+
+
+async def _take_one(scope: Scope, receive: Receive) -> tuple[int, bytes]:
+    _ONE.decode(await read_body(scope, receive, EVENT_LIMIT_BYTES))
+    return 200, b'{"ok":true}'
+
+
+async def _take_batch(scope: Scope, receive: Receive) -> tuple[int, bytes]:
+    _MANY.decode(await read_body(scope, receive, BATCH_LIMIT_BYTES))
+    return 200, b'{"ok":true,"rejected":[]}'
+
+
+async def _health() -> dict[str, object]:
+    return {}
+
+
+@asynccontextmanager
+async def _open() -> AsyncIterator[Role]:
+    routes = [
+        Route("/v1/ingest/events", Door(_take_one), methods=["POST"]),
+        Route("/v1/ingest/events:batch", Door(_take_batch), methods=["POST"]),
+        *health_routes(_health, {}, lambda: None),
+    ]
+    yield Role(build_app(routes, None))
+
+
+if __name__ == "__main__":
+    run_role(_open(), SidecarSettings(), int(sys.argv[1]), with_parent=False)
