@@ -159,8 +159,9 @@ async def _row_of(pool: Pool, *happened: tuple[str, float, dict[str, float]]) ->
 
 
 async def _write(pool: Pool, batches: list[list[dict[str, Any]]]) -> None:
-    for batch in batches:
-        await write_events(pool, _events(batch))
+    """By COPY and by one statement in turn."""
+    for number, batch in enumerate(batches):
+        await write_events(pool, _events(batch), small_batch=number % 2 * len(batch))
 
 
 def _events(dicts: list[dict[str, Any]]) -> list[Event]:

@@ -4,7 +4,7 @@ Every event has a position, (at, rank, idempotency key), and positions order all
 then a merge that does not care about order, grouping or repetition: an earliest, a latest, a maximum, a count of distinct
 events, or "the value at the highest position". So two states of one run merge into the state of both their events, and
 
-    events of one batch --fold()--> one RunState per run --merge_runs (sql/queries/write.sql)--> the row
+    events of one batch --fold()--> one RunState per run --merge_runs (sql/routines/merge.sql)--> the row
 
 gives the same row whatever the batches were. The merge in SQL treats each field as its comment here says.
 """
