@@ -5,14 +5,15 @@ all of them: the next page asks each site for what lies behind the last row of t
 not.
 """
 
-import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any, Final, Literal
+from operator import itemgetter
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from fabmon.clock import monotonic
 from fabmon.peer.client import Answer
@@ -20,7 +21,9 @@ from fabmon.query.cursor import write_cursor
 from fabmon.query.params import read_limit
 from fabmon.store.selection import DEFAULT_LIMIT, SORTABLE
 
-Row = tuple[Any, msgspec.Raw]  # its place in the order, and its JSON
+EntityType = Literal["job", "subjob"]
+Place = tuple[bool, Any, UUID]
+"""Of a row in the order: is its value null, the value, its id. Such tuples sort as PostgreSQL does."""
 
 
 class Part(msgspec.Struct):
@@ -45,49 +48,40 @@ class _Page(msgspec.Struct):
 _PAGE: Final = msgspec.json.Decoder(_Page)
 
 
-def merge_lists(
-    parts: Mapping[str, Part], asked: Sequence[tuple[str, str]], entity_type: Literal["job", "subjob"]
-) -> dict[str, Any]:
+def merge_lists(parts: Mapping[str, Part], asked: Sequence[tuple[str, str]], entity_type: EntityType) -> dict[str, Any]:
     """One page of all sites, in the order that was asked for; *parts* learn their counts."""
     begun = monotonic()
     given = dict(asked)
     order = given.get("order", "-started_at")
     limit = read_limit(given.get("limit")) or DEFAULT_LIMIT
-    column, descending = order.removeprefix("-"), order.startswith("-")
-    pages = _pages(parts)
-    if column not in SORTABLE:
-        pages = {}  # every site has refused it, and says so better
-    key = _key(entity_type, column)
-    rows: list[Iterator[Row]] = [((key(item), item) for item in page.items) for page in pages.values()]
-    merged = heapq.merge(*rows, key=lambda row: row[0], reverse=descending)
-    taken: list[Row] = []
-    more = any(page.next_cursor is not None for page in pages.values())
-    for row in merged:
-        # Rows of two sites at the very same place stay on one page: the cursor cannot part them.
-        if len(taken) >= limit and row[0] != taken[-1][0]:
-            more = True
-            break
-        taken.append(row)
-    body: dict[str, Any] = {"items": [item for _, item in taken], "count": len(taken)}
-    if any(page.total is not None for page in pages.values()):
-        body["total"] = sum(page.total or 0 for page in pages.values())
-        body["total_exact"] = len(pages) == len(parts) and all(page.total_exact for page in pages.values())
+    pages = _pages(parts, _places_decoder(entity_type, order.removeprefix("-")))
+    rows = [row for page, places in pages.values() for row in zip(places, page.items, strict=True)]
+    rows.sort(key=itemgetter(0), reverse=order.startswith("-"))
+    end = min(limit, len(rows))
+    while end < len(rows) and rows[end][0] == rows[end - 1][0]:
+        end += 1  # rows of two sites at the very same place stay on one page: the cursor cannot part them
+    more = end < len(rows) or any(page.next_cursor is not None for page, _ in pages.values())
+    body: dict[str, Any] = {"items": [item for _, item in rows[:end]], "count": end}
+    if any(page.total is not None for page, _ in pages.values()):
+        body["total"] = sum(page.total or 0 for page, _ in pages.values())
+        body["total_exact"] = len(pages) == len(parts) and all(page.total_exact for page, _ in pages.values())
     body["duration_s"] = round(max((part.took_s for part in parts.values()), default=0) + monotonic() - begun, 6)
-    body["next_cursor"] = _cursor(taken[-1][0], asked) if more and taken else None
+    body["next_cursor"] = _cursor(rows[end - 1][0], asked) if more and end else None
     return body | _about(parts)
 
 
 def merge_concatenated(parts: Mapping[str, Part]) -> dict[str, Any]:
     """The items of all sites, each with its site: figures of two sites cannot be made one without their events."""
     items = []
-    for site, page in _pages(parts).items():
+    for site, (page, _) in _pages(parts, None).items():
         items += [{"site_id": site} | msgspec.json.decode(item) for item in page.items]
     took = max((part.took_s for part in parts.values()), default=0)
     return {"items": items, "count": len(items), "duration_s": round(took, 6)} | _about(parts)
 
 
-def _pages(parts: Mapping[str, Part]) -> dict[str, _Page]:
-    pages: dict[str, _Page] = {}
+def _pages(parts: Mapping[str, Part], places: msgspec.json.Decoder[Any] | None) -> dict[str, tuple[_Page, list[Place]]]:
+    """The page of each site that gave one, with the places of its rows when *places* reads them."""
+    pages: dict[str, tuple[_Page, list[Place]]] = {}
     for site, part in parts.items():
         if part.answer is None:
             continue
@@ -95,11 +89,13 @@ def _pages(parts: Mapping[str, Part]) -> dict[str, _Page]:
             part.status, part.error = f"http_{part.answer.status}", _detail(part.answer.body)
             continue
         try:
-            pages[site] = _PAGE.decode(part.answer.body)
+            page = _PAGE.decode(part.answer.body)
+            found = places.decode(part.answer.body).items if places is not None else []
         except (msgspec.DecodeError, UnicodeDecodeError):
             part.status, part.error = "bad_answer", "the answer is no page of a fabmon"
             continue
-        part.count, part.complete_until = len(pages[site].items), pages[site].complete_until
+        pages[site] = page, [(row.value is None, row.value, row.id) for row in found]
+        part.count, part.complete_until = len(page.items), page.complete_until
     return pages
 
 
@@ -123,24 +119,16 @@ def _about(parts: Mapping[str, Part]) -> dict[str, Any]:
 
 
 @cache
-def _key(entity_type: str, column: str) -> Callable[[msgspec.Raw], Any]:
-    """Reads the place of a row: (is it null, value, id), which sorts as PostgreSQL does."""
-    kind: Any = {"timestamptz": datetime, "float8": float, "int8": int}.get(SORTABLE.get(column, ""), str)
-    fields = [(f"{entity_type}_id", UUID), (column, kind | None)]
-    decoder = msgspec.json.Decoder(msgspec.defstruct(f"_{entity_type}_{column}", fields))
-
-    def read(item: msgspec.Raw) -> Any:
-        found = decoder.decode(item)
-        value = getattr(found, column)
-        return (value is None, _EMPTY[kind] if value is None else value, getattr(found, f"{entity_type}_id"))
-
-    return read
+def _places_decoder(entity_type: EntityType, column: str) -> msgspec.json.Decoder[Any]:
+    """Reads of a page what its rows are sorted by, and nothing else."""
+    kinds: dict[str, Any] = {"timestamptz": Annotated[datetime, Meta(tz=True)], "float8": float, "int8": int}
+    kind = kinds.get(SORTABLE.get(column, ""), str)
+    names = {"value": column, "id": f"{entity_type}_id"}
+    row = msgspec.defstruct("Row", [("value", kind | None), ("id", UUID)], rename=names, gc=False)
+    return msgspec.json.Decoder(msgspec.defstruct("Rows", [("items", list[row])]))  # type: ignore[valid-type]
 
 
-_EMPTY: Final[dict[Any, Any]] = {datetime: datetime.min, float: 0.0, int: 0, str: ""}
-
-
-def _cursor(place: tuple[bool, Any, UUID], asked: Sequence[tuple[str, str]]) -> str:
+def _cursor(place: Place, asked: Sequence[tuple[str, str]]) -> str:
     """As each site would have written it: the same question, and a position that holds everywhere."""
     is_null, value, row = place
     text = None if is_null else value.isoformat() if isinstance(value, datetime) else str(value)
