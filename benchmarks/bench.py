@@ -5,7 +5,7 @@ import platform
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,6 @@ from psycopg.conninfo import make_conninfo
 from tests.fixtures.roles import Service, free_port
 
 ROOT = Path(__file__).parents[1]
-DATABASE = f"fabmon_bench_{os.getpid()}"
 
 
 class Result(msgspec.Struct):
@@ -34,21 +33,22 @@ def result(name: str, ours: float, limit: float, unit: str) -> Result:
 
 
 @contextmanager
-def database() -> Iterator[str]:
+def database(name: str = "bench") -> Iterator[str]:
     """A migrated database on the server at FABMON_TEST_DATABASE_URL, which is durable while this is open."""
     server = os.environ["FABMON_TEST_DATABASE_URL"]
+    name = f"fabmon_{name}_{os.getpid()}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute("alter system set fsync = on")
         connection.execute("select pg_reload_conf()")
-        connection.execute(f"drop database if exists {DATABASE} with (force)".encode())
-        connection.execute(f"create database {DATABASE}".encode())
-        url = make_conninfo(server, dbname=DATABASE)
+        connection.execute(f"drop database if exists {name} with (force)".encode())
+        connection.execute(f"create database {name}".encode())
+        url = make_conninfo(server, dbname=name)
         environment = {**_clean(), "FABMON_DATABASE_URL": url}
         subprocess.run([ROOT / ".venv/bin/fabmon", "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL)
         try:
             yield url
         finally:
-            connection.execute(f"drop database if exists {DATABASE} with (force)".encode())
+            connection.execute(f"drop database if exists {name} with (force)".encode())
             connection.execute("alter system reset fsync")
             connection.execute("select pg_reload_conf()")
 
@@ -84,6 +84,14 @@ def median(values: Sequence[float]) -> float:
 def percentile(values: Sequence[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def table_of(rates: Mapping[str, Sequence[float]], unit: str) -> str:
+    """One line for each: its median and every round."""
+    return "\n".join(
+        f"{name:20} {median(values):9,.0f} {unit}   {' '.join(f'{value:,.0f}' for value in values)}"
+        for name, values in rates.items()
+    )
 
 
 def _machine() -> str:

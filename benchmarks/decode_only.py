@@ -1,4 +1,6 @@
-"""The limit of the sidecar's benchmarks: the same server, routes and application, that only decodes and answers.
+"""The limit of the benchmarks of ingest: the same server, routes and application, that only decodes and answers.
+
+Under /v1/decode it does so as Starlette's users do, with a Request and a Response.
 
 python -m benchmarks.decode_only PORT
 """
@@ -8,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope
 
@@ -34,6 +38,11 @@ async def _take_batch(scope: Scope, receive: Receive) -> tuple[int, bytes]:
     return 200, b'{"ok":true,"rejected":[]}'
 
 
+async def _decode(request: Request) -> Response:
+    _ONE.decode(await request.body())
+    return Response(b'{"ok":true}', media_type="application/json")
+
+
 async def _health() -> dict[str, object]:
     return {}
 
@@ -43,6 +52,7 @@ async def _open() -> AsyncIterator[Role]:
     routes = [
         Route("/v1/ingest/events", Door(_take_one), methods=["POST"]),
         Route("/v1/ingest/events:batch", Door(_take_batch), methods=["POST"]),
+        Route("/v1/decode", _decode, methods=["POST"]),
         *health_routes(_health, {}, lambda: None),
     ]
     yield Role(build_app(routes, None))

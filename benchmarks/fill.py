@@ -1,4 +1,7 @@
-"""Fill `run` with seeded jobs, as the fold would have written them; a million takes about a minute."""
+"""Fill a database with seeded jobs and their events, as `local` would have written them.
+
+A million jobs take about a minute, a million events half of one.
+"""
 
 import psycopg
 
@@ -30,3 +33,43 @@ def fill(url: str, jobs: int, step: int = 100_000) -> None:
         for begin in range(0, jobs, step):
             connection.execute(FILL, [begin, min(begin + step, jobs) - 1])
         connection.execute("vacuum analyze run")
+
+
+# Four events of each job, stored over the last days, with their keys.
+EVENTS = """
+with made as materialized (
+    select
+        now() - make_interval(secs => (%(jobs)s::int - n) * %(days)s::int * 86400.0 / %(jobs)s::int) as stored_at,
+        md5(n || 'key' || place)::uuid as idempotency_key, md5('job' || n)::uuid as entity_id, n, place,
+        timestamptz '2026-01-01T00:00:00Z' + n * interval '20 seconds' + place * interval '5 seconds' as at
+    from generate_series(%(begin)s::int, %(end)s::int) as n, generate_series(0, 3) as place
+), keys as (
+    insert into event_key (idempotency_key, site_id, stored_on)
+    select idempotency_key, 'fab1', stored_at::date from made
+)
+insert into event (
+    stored_at, idempotency_key, site_id, entity_type, entity_id, app_id, app_name, app_version, job_key, kind, at,
+    status, metrics, metadata
+)
+select
+    stored_at, idempotency_key, 'fab1', 'job', entity_id, md5('app' || n %% 40)::uuid, 'application-' || n %% 40,
+    '1.' || n %% 5, 'LOT-' || n / 10, (array['started', 'progress', 'metric', 'finished'])[place + 1], at,
+    case when place = 3 then 'succeeded' else 'running' end,
+    case place when 0 then '{}' when 1 then jsonb_build_object('progress', n %% 100 / 100.0)
+        else jsonb_build_object('cpu_user_s', n %% 1000 / 10.0) end,
+    case place when 0 then jsonb_build_object('tool', 'TOOL-' || n %% 300) else '{}' end
+from made
+"""
+
+
+def fill_events(url: str, events: int, days: int = 20, step: int = 25_000) -> None:
+    """*events* events of a quarter as many jobs, stored over the last *days*, with their keys and jobs."""
+    jobs = events // 4
+    fill(url, jobs)
+    with psycopg.connect(url, autocommit=True) as connection:
+        for begin in range(0, jobs, step):
+            values = {"jobs": jobs, "days": days, "begin": begin, "end": min(begin + step, jobs) - 1}
+            connection.execute(EVENTS, values)
+        connection.execute("vacuum analyze event")
+        connection.execute("vacuum analyze event_key")
+        connection.execute("checkpoint")

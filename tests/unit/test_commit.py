@@ -48,15 +48,18 @@ async def sink_over(
     max_waiting: int = 100,
     waiting_bytes: int = 10**6,
     waiting_requests: int = 100,
+    least: int = 1,
+    in_flight: int = 1,
 ) -> AsyncIterator[Sink]:
     bounds = Bounds(
         group_events=max_events,
+        group_events_least=least,
         group_bytes=10**6,
         waiting_events=max_waiting,
         waiting_bytes=waiting_bytes,
         waiting_requests=waiting_requests,
     )
-    async with group_commit(write, bounds, in_flight=1, name="test") as sink:
+    async with group_commit(write, bounds, in_flight=in_flight, name="test") as sink:
         yield sink
 
 
@@ -73,6 +76,36 @@ async def test_requests_that_wait_together_share_a_group() -> None:
         receipts = await asyncio.gather(first, *rest)
     assert store.groups == [["a"], ["b", "repeat", "c", "repeat", "d", "repeat"]]
     assert [(receipt.stored, receipt.duplicates) for receipt in receipts] == [(1, 0), (1, 1), (1, 1), (1, 1)]
+
+
+async def test_few_events_wait_for_the_group_under_way_and_many_do_not() -> None:
+    store = Store()
+    async with sink_over(store.write, least=3, in_flight=2) as sink:
+        store.open.clear()
+        asked = []
+        for key in "abc":
+            asked.append(asyncio.ensure_future(sink(batch(key))))
+            await asyncio.sleep(0.001)
+        assert store.groups == [["a"]]
+        asked.append(asyncio.ensure_future(sink(batch("d"))))
+        await asyncio.sleep(0.001)
+        assert store.groups == [["a"], ["b", "c", "d"]]
+        store.open.set()
+        await asyncio.gather(*asked)
+
+
+async def test_a_group_that_is_late_keeps_nobody_waiting() -> None:
+    store = Store()
+    async with sink_over(store.write, least=3, in_flight=2) as sink:
+        store.open.clear()
+        asked = [asyncio.ensure_future(sink(batch("a")))]
+        await asyncio.sleep(0.001)
+        asked.append(asyncio.ensure_future(sink(batch("b"))))
+        assert store.groups == [["a"]]
+        await asyncio.sleep(0.3)
+        assert store.groups == [["a"], ["b"]]
+        store.open.set()
+        await asyncio.gather(*asked)
 
 
 async def test_one_bad_event_is_refused_alone() -> None:

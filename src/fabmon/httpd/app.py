@@ -1,8 +1,10 @@
 """The one builder of every role's HTTP application."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from typing import Any, Final
 
+from prometheus_client import Counter
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -60,4 +62,10 @@ class _Counted:
         finally:
             # The route's pattern, not the path: an id in a label would make a series of its own.
             route = scope.get("route")
-            REQUESTS.labels(getattr(route, "path", "unknown"), status).inc()
+            _count_of(getattr(route, "path", "unknown"), status).inc()
+
+
+@cache
+def _count_of(route: str, status: int) -> Counter:
+    """Kept, because finding it costs a request more than counting: as many as there are routes and statuses."""
+    return REQUESTS.labels(route, status)

@@ -32,6 +32,7 @@ from fabmon.wire.event import (
 
 Style = Literal["sidecar", "local"]
 
+_STORED, _DUPLICATE, _SPOOLED, _REJECTED = map(EVENTS.labels, ("stored", "duplicate", "spooled", "rejected"))
 _HEADERS: Final = (b"content-type", b"application/json")
 
 
@@ -115,11 +116,11 @@ def _all_rejected(batch: Batch, receipt: Receipt, total: int, unstored: Collecti
 
 
 def _count(receipt: Receipt, rejected: int = 0) -> None:
-    for outcome, count in (
-        ("stored", receipt.stored),
-        ("duplicate", receipt.duplicates),
-        ("spooled", receipt.spooled),
-        ("rejected", rejected + len(receipt.rejected)),
+    for count, number in (
+        (_STORED, receipt.stored),
+        (_DUPLICATE, receipt.duplicates),
+        (_SPOOLED, receipt.spooled),
+        (_REJECTED, rejected + len(receipt.rejected)),
     ):
-        if count:
-            EVENTS.labels(outcome).inc(count)
+        if number:
+            count.inc(number)

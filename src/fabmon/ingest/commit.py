@@ -5,9 +5,11 @@ many requests).
 """
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 import msgspec
 
@@ -16,6 +18,9 @@ from fabmon.logs import Log
 from fabmon.wire.event import Batch, Event, Receipt, Rejection, Sink
 
 log = Log("fabmon.commit")
+
+# How long few events wait for the group under way before they get one of their own.
+_PATIENCE_SECONDS: Final = 0.05
 
 
 class Outcome(msgspec.Struct):
@@ -37,9 +42,14 @@ Write = Callable[[Group], Awaitable[Outcome]]
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one group, and of all that wait for a group."""
+    """Of one group, and of all that wait for a group.
+
+    While one is under way, fewer than *group_events_least* wait until it is done: a group costs the same for one event
+    as for fifty, and soon more have come.
+    """
 
     group_events: int
+    group_events_least: int = 1
     group_bytes: int
     waiting_events: int
     waiting_bytes: int
@@ -61,12 +71,14 @@ async def group_commit(write: Write, bounds: Bounds, *, in_flight: int, name: st
     """
     waiting: deque[_Waiting] = deque()
     waiting_events = waiting_bytes = 0
-    something = asyncio.Event()
+    prompt: set[int] = set()  # the workers whose group is under way, and not late
+    wake = asyncio.Event()
     closing = False
+    loop = asyncio.get_running_loop()
 
     async def sink(batch: Batch) -> Receipt:
         nonlocal waiting_events, waiting_bytes
-        entry = _Waiting(batch, sum(map(len, batch.raws)), asyncio.get_running_loop().create_future())
+        entry = _Waiting(batch, sum(map(len, batch.raws)), loop.create_future())
         if waiting and (
             waiting_events + len(batch.events) > bounds.waiting_events
             or waiting_bytes + entry.bytes > bounds.waiting_bytes
@@ -76,8 +88,12 @@ async def group_commit(write: Write, bounds: Bounds, *, in_flight: int, name: st
         waiting.append(entry)
         waiting_events += len(batch.events)
         waiting_bytes += entry.bytes
-        something.set()
+        if is_due():
+            wake.set()
         return await entry.done
+
+    def is_due() -> bool:
+        return bool(waiting) and (not prompt or closing or waiting_events >= bounds.group_events_least)
 
     def take() -> list[_Waiting]:
         nonlocal waiting_events, waiting_bytes
@@ -93,22 +109,31 @@ async def group_commit(write: Write, bounds: Bounds, *, in_flight: int, name: st
             waiting_bytes -= taken[-1].bytes
         return taken
 
-    async def work() -> None:
+    def is_late(worker: int) -> None:
+        prompt.discard(worker)
+        if is_due():
+            wake.set()
+
+    async def work(worker: int) -> None:
         while waiting or not closing:
-            if not waiting:
-                something.clear()
-                await something.wait()
+            if not is_due():
+                wake.clear()
+                await wake.wait()
                 continue
+            prompt.add(worker)
+            lateness = loop.call_later(_PATIENCE_SECONDS, is_late, worker)
             await _write_and_settle(write, take())
+            lateness.cancel()
+            prompt.discard(worker)
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(in_flight):
-            tasks.create_task(work(), name=f"{name}-{number}")
+            tasks.create_task(work(number), name=f"{name}-{number}")
         try:
             yield sink
         finally:
             closing = True
-            something.set()
+            wake.set()
 
 
 async def _write_and_settle(write: Write, entries: Sequence[_Waiting]) -> None:
@@ -125,11 +150,18 @@ async def _write_and_settle(write: Write, entries: Sequence[_Waiting]) -> None:
         # A bug or a cancellation: the callers learn of it, and so does the role.
         _fail(entries, error)
         raise
+    duplicates, rejected = sorted(outcome.duplicates), sorted(outcome.rejected)
     start = 0
     for entry in entries:
         end = start + len(entry.batch.events)
         if not entry.done.done():
-            entry.done.set_result(_receipt(outcome, start, end))
+            repeated = bisect_left(duplicates, end) - bisect_left(duplicates, start)
+            places = rejected[bisect_left(rejected, start) : bisect_left(rejected, end)]
+            refused = [
+                Rejection(place - start, outcome.rejected[place].code, outcome.rejected[place].detail)
+                for place in places
+            ]
+            entry.done.set_result(Receipt(end - start - repeated - len(refused), repeated, 0, refused))
         start = end
 
 
@@ -155,13 +187,3 @@ def _fail(entries: Sequence[_Waiting], error: BaseException) -> None:
                 entry.done.cancel()
             else:
                 entry.done.set_exception(error)
-
-
-def _receipt(outcome: Outcome, start: int, end: int) -> Receipt:
-    rejected = [
-        Rejection(place - start, why.code, why.detail)
-        for place, why in outcome.rejected.items()
-        if start <= place < end
-    ]
-    duplicates = sum(start <= place < end for place in outcome.duplicates)
-    return Receipt(stored=end - start - duplicates - len(rejected), duplicates=duplicates, rejected=rejected)

@@ -95,9 +95,9 @@ class _Hearing:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
         # Behind the answer: only who may send events is heard here, and the batch is stored by now.
-        said = {name: value for name, value in scope["headers"] if name in (_ID, _PENDING, _AGE)}
-        if _ID in said:
-            _hear(self._contacts, said)
+        headers = dict(scope["headers"])
+        if _ID in headers:
+            _hear(self._contacts, headers)
 
 
 def _hear(contacts: Contacts, said: dict[bytes, bytes]) -> None:
