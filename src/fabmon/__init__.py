@@ -11,12 +11,11 @@ See docs/reporting.md. The names are found on first use, so that `fabmon run` an
 nothing outside the standard library and msgspec is imported.
 """
 
-from typing import TYPE_CHECKING
-
 from fabmon.version import __version__
 
 __all__ = ["Run", "__version__", "current", "flush", "job", "subjob"]
 
+TYPE_CHECKING = False  # of our own: `typing` alone takes longer to import than all that `fabmon run` needs
 if TYPE_CHECKING:
     from fabmon.sdk.context import Run, current, flush, job, subjob
 else:

@@ -5,8 +5,6 @@ meaning in `Meta(description=...)`, from which docs/configuration.md is made. A 
 the variable with `_FILE` behind it.
 """
 
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar, get_args, get_type_hints
@@ -15,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from fabmon.errors import SettingsError
+from fabmon.places import default_data_dir
 from fabmon.wire.event import SITE_ID_PATTERN
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -26,15 +25,6 @@ SECRETS: Final = frozenset({"token", "database_url"})
 OTHER_NAMES: Final = frozenset(
     {"FABMON_URL", "FABMON_APP", "FABMON_JOB_ID", "FABMON_EVENTS_FD", "FABMON_TEST_DATABASE_URL"}
 )
-
-
-def default_data_dir() -> Path:
-    """Where data lives unless told: the system's place for root, the user's for a user."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "fabmon"
-    if os.geteuid() == 0:
-        return Path("/var/lib/fabmon")
-    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / "fabmon"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def data_path(self) -> Path:
-        return Path(self.data_dir) if self.data_dir else default_data_dir()
+        return Path(self.data_dir) if self.data_dir else Path(default_data_dir())
 
 
 class SpoolSettings(Settings, frozen=True, kw_only=True):

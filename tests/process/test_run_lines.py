@@ -1,11 +1,9 @@
 """`fabmon run`: what a program says on FABMON_EVENTS_FD, and the end of its stderr."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,6 @@ from tests.fixtures.programs import clean_environment
 from tests.fixtures.stub_sidecar import FABMON_RUN, Sidecar, fabmon_run, free_port
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors and /dev/fd")
-
-
-@pytest.fixture
-def sidecar() -> Iterator[Sidecar]:
-    with Sidecar().serving() as serving:
-        yield serving
 
 
 @pytest.mark.parametrize(
@@ -59,7 +51,7 @@ def test_a_shell_script_reports_its_progress(sidecar: Sidecar, tmp_path: Path) -
     )
     done = fabmon_run(clean_environment(tmp_path), sidecar.url, "--", "sh", "-c", script)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    said = [event["event"] for event in sidecar.events]
+    said = [event["event"] for event in sidecar.expect(6)]
     assert [event["kind"] for event in said] == ["started", "progress", "metric", "progress", "progress", "finished"]
     assert [event["metrics"] for event in said[1:-1]] == [
         {"progress": 0.25}, {"wafers": 25.0}, {"progress": 1.0}, {"progress": 0.9},
@@ -75,7 +67,7 @@ def test_a_daemon_that_keeps_the_descriptor_is_not_waited_for(sidecar: Sidecar, 
     )  # fmt: skip
     assert done.returncode == 0
     assert time.monotonic() - begun < 3
-    assert len(sidecar.events) == 3
+    assert len(sidecar.expect(3)) == 3
 
 
 def test_a_flood_of_lines_does_not_hold_the_program_up(tmp_path: Path) -> None:
@@ -103,27 +95,3 @@ def test_a_program_survives_the_death_of_its_wrapper(sidecar: Sidecar, tmp_path:
         while not there.exists():
             assert time.monotonic() < deadline
             time.sleep(0.02)
-
-
-@pytest.mark.parametrize(("script", "flags", "tail"), [
-    ("echo before >&2; echo 'no such lot' >&2; exit 3", [], "before\nno such lot"),
-    ("echo fine >&2; exit 0", [], None),
-    ("echo secret >&2; exit 3", ["--no-stderr"], None),
-    ("exit 3", [], None),
-    ("yes line | head -c 100000 >&2; echo last >&2; exit 1", [], "...last"),
-])  # fmt: skip
-def test_the_end_of_stderr_is_kept_when_it_is_a_file(
-    sidecar: Sidecar, tmp_path: Path, script: str, flags: list[str], tail: str | None
-) -> None:
-    log = tmp_path / "log"
-    log.write_text("of an earlier run\n")
-    line = [*FABMON_RUN, "--app", "x", "--url", sidecar.url, *flags, "--", "sh", "-c", script]
-    with log.open("a") as stderr:
-        subprocess.run(line, env=clean_environment(tmp_path), stderr=stderr, timeout=20, check=False)
-    found = sidecar.events[-1]["event"]["metadata"].get("stderr_tail")
-    if tail is not None and tail.startswith("..."):
-        assert found.endswith(tail[3:])
-        assert 4000 <= len(found) <= 4096
-    else:
-        assert found == tail
-    assert os.environ.get("FABMON_EVENTS_FD") is None

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,12 +12,6 @@ import pytest
 
 from tests.fixtures.programs import clean_environment, python
 from tests.fixtures.stub_sidecar import FABMON_RUN, Sidecar
-
-
-@pytest.fixture
-def sidecar() -> Iterator[Sidecar]:
-    with Sidecar().serving() as serving:
-        yield serving
 
 
 def run(sidecar: Sidecar, program: str, data_dir: Path, **environment: str) -> list[dict[str, Any]]:

@@ -22,12 +22,6 @@ JOB = "import fabmon\nwith fabmon.job('x') as job:\n    job.progress(0.5)\nprint
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fork and signals")
 
 
-@pytest.fixture
-def sidecar() -> Iterator[Sidecar]:
-    with Sidecar().serving() as serving:
-        yield serving
-
-
 @contextmanager
 def silent_sidecar() -> Iterator[str]:
     """Accepts connections and never answers."""

@@ -1,6 +1,6 @@
 """`fabmon run --app NAME -- COMMAND ...`: any program as a job.
 
-How the program is started and how signals reach it: sdk/child.py. How the report is sent or kept: sdk/emitter.py.
+How the program is started and how signals reach it: sdk/child.py. How the report is sent or kept: sdk/report.py.
 What the program may say on its way: sdk/lines.py. The end of its stderr: sdk/tail.py.
 
 Exit code. The program's own; 128+N when signal N killed it, as a shell says it; 127 when it was not found, 126 when it
@@ -9,30 +9,30 @@ cannot be executed, 2 for a mistake in the options, before anything is started.
 Job. canceled: SIGINT, SIGTERM or SIGHUP killed it, or it got one of them through us and exited with 128+N. succeeded:
 exit 0. failed: any other end. On Windows an end after Ctrl-C with another code than 0 is canceled.
 
-This module is imported on every run of every job, so it imports no typer and nothing of the roles.
+This module is imported at every start of every job, before the program starts. So it and what it imports do without
+typing, re, uuid, datetime, pathlib, contextlib, argparse and msgspec, each of which takes as long as all of this.
 """
 
-import argparse
-import os
-import shlex
-import signal
-import socket
-import sys
-from collections.abc import Sequence
-from functools import partial
-from typing import Final, NoReturn
-from uuid import UUID, uuid4
+from __future__ import annotations
 
-from fabmon.clock import monotonic, now
+import os
+import sys
+import time
+
+from fabmon.cli.run_options import Options, read_options
 from fabmon.errors import BadEvent, SettingsError
-from fabmon.sdk.address import DEFAULT_SITE_ID, DEFAULT_URL, read_address
-from fabmon.sdk.child import End, run_child
-from fabmon.sdk.emitter import Emitter
-from fabmon.sdk.events import check, event_of
-from fabmon.sdk.lines import Lines, Said
-from fabmon.sdk.tail import Tail
-from fabmon.wire.event import Entity, Kind, Status
-from fabmon.wire.ids import app_of
+from fabmon.sdk.address import read_address
+from fabmon.sdk.child import End, Plan, run_child
+from fabmon.sdk.pipe import Pipe
+from fabmon.sdk.report import Report
+from fabmon.sdk.signals import signals
+from fabmon.sdk.tail import Tail, tail_of_stderr
+from fabmon.wire import plain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final
 
 STOPPING: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 OWN_METADATA: Final = frozenset(
@@ -44,70 +44,59 @@ ARGUMENTS_LIMIT_CHARACTERS: Final = 8_000
 def run(arguments: list[str]) -> int:
     """Run the command that *arguments* (those behind `fabmon run`) name; the exit code for this process."""
     try:
-        options, command = _read_arguments(arguments)
+        options = read_options(arguments)
         address = read_address(options.url)
-        app = app_of(options.app, options.app_version)
         entity = _entity(options)
-        metadata = _metadata(options, command)
-        event = partial(event_of, options.site, app, entity)
-        check(event("started", now(), status="running", metadata=metadata | {"pid": 2**31}))
+        event = _events(options, entity)
+        metadata = _metadata(options)
+        _check(event("started", plain.at(), "running", {}, {**metadata, "pid": 2**31}))
     except (SettingsError, BadEvent) as error:
-        print(f"fabmon run: {error}", file=sys.stderr)
-        return 2
-    emitter = Emitter(address, str(entity.id))
-    environment = {
-        **os.environ,
-        "FABMON_JOB_ID": str(entity.parent_id or entity.id),
-        "FABMON_APP": options.app,
-        "FABMON_URL": options.url,
-        "FABMON_SITE_ID": options.site,
-    }
-
-    def say(said: Said) -> None:
-        emitter.send(event(said.kind, now(), metrics=said.metrics, metadata=said.metadata))
-
-    lines = None if sys.platform == "win32" else Lines(say)
-    if lines is not None:
-        environment["FABMON_EVENTS_FD"] = str(lines.writer)
-    tail = Tail()
-    started_at, begun = now(), monotonic()
+        return _say(str(error), 2)
+    pipe = None if sys.platform == "win32" else Pipe()
+    report = Report(address, options.url, entity["id"], event, pipe)
+    tail = Tail() if options.no_stderr else tail_of_stderr()
+    started_at, begun = plain.at(), time.monotonic()
 
     def when_started(pid: int | None) -> None:
         own = {} if pid is None else {"pid": pid}
-        emitter.send(event("started", started_at, status="running", metadata=metadata | own))
-        if lines is not None:
-            lines.start()
+        report.started(event("started", started_at, "running", {}, {**metadata, **own}))
+        if options.wait:
+            report.send_now()
 
-    end, usage = run_child(command, environment, when_started)
-    duration_s = monotonic() - begun
-    kind, status = outcome(end)
-    exit_code = end.code if end.code >= 0 else 128 - end.code
-    ending = _ending(end, exit_code)
-    if status == "failed" and not options.no_stderr and (shown := tail.read()):
-        ending["stderr_tail"] = _shown(shown)
-    if lines is not None:
-        lines.stop()
-        if lines.not_understood:
-            ending["event_lines_not_understood"] = lines.not_understood
-    if end.error is not None:
-        print(f"fabmon run: {end.error}", file=sys.stderr)
-    trouble = emitter.close(
-        event(
-            kind,
-            now(),
-            status=status,
-            metrics={"duration_s": duration_s, "exit_code": exit_code, **usage._asdict()},
-            metadata=ending,
+    end = run_child(
+        Plan(
+            options.command,
+            _environment(options, entity, pipe),
+            when_started,
+            (lambda: None) if options.wait else report.send_now,
+            file_actions=tail.file_actions,
+            without=tail.pid,
         )
     )
+    duration_s = time.monotonic() - begun
+    exit_code = end.code if end.code >= 0 else 128 - end.code
+    try:
+        kind, status = outcome(end)
+        ending = _ending(end, exit_code)
+        last_words = tail.read()
+        if status == "failed" and last_words:
+            ending["stderr_tail"] = last_words
+        if not_understood := report.last_words():
+            ending["event_lines_not_understood"] = not_understood
+        if end.error is not None:
+            _say(end.error)
+        metrics = {"duration_s": duration_s, "exit_code": exit_code, **end.usage.metrics()}
+        trouble = report.ended(event(kind, plain.at(), status, metrics, ending))
+    except Exception as error:  # noqa: BLE001  (a defect of ours must not change what the program's end was)
+        trouble = f"this job's report failed: {type(error).__name__}: {error}"
     if trouble is not None:
-        print(f"fabmon run: this job's report: {trouble}", file=sys.stderr)
+        _say(trouble)
     return exit_code
 
 
-def outcome(end: End) -> tuple[Kind, Status]:
-    """What this end means for the job."""
-    stopping = {getattr(signal, name) for name in STOPPING if hasattr(signal, name)}
+def outcome(end: End) -> tuple[str, str]:
+    """What this end means for the job: kind and status of its last event."""
+    stopping = {int(getattr(signals, name)) for name in STOPPING if hasattr(signals, name)}
     if end.error is not None:
         return "error", "failed"
     asked = stopping & end.got
@@ -116,69 +105,62 @@ def outcome(end: End) -> tuple[Kind, Status]:
     return "finished", "succeeded" if end.code == 0 else "failed"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise SettingsError(message)
+def _say(text: str, code: int = 0) -> int:
+    sys.stderr.write(f"fabmon run: {text}\n")
+    return code
 
 
-def _read_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = _Parser(
-        prog="fabmon run",
-        usage="fabmon run --app NAME [options] -- COMMAND [ARGUMENT ...]",
-        description="Run any program as a job: its start, end, duration, CPU, peak memory and exit code are reported.",
-        epilog="The program's output, exit code and signals pass through. A sidecar that is away changes nothing: the "
-        "report is kept on disk and sent by a later run. "
-        "The program finds FABMON_JOB_ID, FABMON_APP and FABMON_URL in its environment, and may write lines such as "
-        "`progress 0.5` and `metric wafers=25` to the file descriptor FABMON_EVENTS_FD.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--app", required=True, metavar="NAME", help="the application that the job belongs to")
-    add("--app-version", metavar="V", help="its version")
-    add("--key", metavar="K", help="the job's business key, such as a lot")
-    add("--parent", metavar="ID", help='report a subjob of this job; inside a job: --parent "$FABMON_JOB_ID"')
-    add("--meta", metavar="a=b", nargs="+", action="extend", default=[], help="metadata, as often as needed")
-    add("--with-arguments", action="store_true", help="report the arguments too; by default not: they may be secret")
-    add(
-        "--no-stderr",
-        action="store_true",
-        help="do not report the end of stderr when a failed program wrote it to a file",
-    )
-    add("--url", metavar="URL", help=f"the sidecar; default FABMON_URL or {DEFAULT_URL}")
-    add(
-        "--site",
-        metavar="ID",
-        help=f"this site; default FABMON_SITE_ID or {DEFAULT_SITE_ID}; must be the sidecar's",
-    )
-    split = arguments.index("--") if "--" in arguments else len(arguments)
-    options = parser.parse_args(arguments[:split])
-    command = arguments[split + 1 :]
-    if not command:
-        raise SettingsError("the command is missing; it stands behind `--`: fabmon run --app NAME -- COMMAND ...")
-    options.url = options.url or os.environ.get("FABMON_URL") or DEFAULT_URL
-    options.site = options.site or os.environ.get("FABMON_SITE_ID") or DEFAULT_SITE_ID
-    return options, command
-
-
-def _entity(options: argparse.Namespace) -> Entity:
+def _entity(options: Options) -> dict[str, Any]:
     if options.parent is None:
-        return Entity("job", uuid4(), business_key=options.key)
+        return {"type": "job", "id": plain.new_id(), "parent_id": None, "business_key": options.key, "sub_key": None}
+    from uuid import UUID
+
     try:
-        parent = UUID(options.parent)
+        parent = str(UUID(options.parent))
     except ValueError:
         raise SettingsError(f"--parent: {options.parent[:100]!r} is no UUID") from None
-    return Entity("subjob", uuid4(), parent_id=parent, sub_key=options.key)
+    return {"type": "subjob", "id": plain.new_id(), "parent_id": parent, "business_key": None, "sub_key": options.key}
 
 
-def _metadata(options: argparse.Namespace, command: Sequence[str]) -> dict[str, object]:
+def _events(options: Options, entity: dict[str, Any]) -> Callable[..., dict[str, Any]]:
+    try:
+        app = {"app_id": plain.id_of_name(options.app), "name": options.app, "version": options.app_version}
+    except UnicodeEncodeError:
+        raise SettingsError("a value is no valid UTF-8") from None
+
+    def event(*what: Any) -> dict[str, Any]:
+        return plain.event_of(options.site, app, entity, *what)
+
+    return event
+
+
+def _check(started: dict[str, Any]) -> None:
+    """Raises BadEvent when a sidecar would refuse *started*, and so every event of this run."""
+    try:
+        line = plain.encode(started)
+    except UnicodeEncodeError:
+        raise SettingsError("a value is no valid UTF-8") from None
+    site, name = started["site_id"], started["app"]["name"]
+    ordinary = line.isascii() and len(line) <= 800 and b"\\" not in line
+    if ordinary and name and len(site) <= 64 and site.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        return  # short and plain: nothing in it can break a rule, and most are like this
+    from fabmon.clock import now
+    from fabmon.wire.event import read_event
+
+    read_event(line, now=now())
+
+
+def _metadata(options: Options) -> dict[str, Any]:
     """What the job's start says about it, but for the pid, which does not exist yet."""
-    metadata: dict[str, object] = {
-        "command": _shown(command[0]),
-        "argument_count": len(command) - 1,
-        "host": socket.gethostname(),
+    metadata: dict[str, Any] = {
+        "command": _shown(options.command[0]),
+        "argument_count": len(options.command) - 1,
+        "host": _host(),
     }
     if options.with_arguments:
-        metadata["arguments"] = _shown(shlex.join(command[1:]))
+        import shlex
+
+        metadata["arguments"] = _shown(shlex.join(options.command[1:]))
     for pair in options.meta:
         name, found, value = pair.partition("=")
         if not name or not found:
@@ -189,14 +171,36 @@ def _metadata(options: argparse.Namespace, command: Sequence[str]) -> dict[str, 
     return metadata
 
 
+def _environment(options: Options, entity: dict[str, Any], pipe: Pipe | None) -> dict[str, str]:
+    """The program's."""
+    environment = {
+        **os.environ,
+        "FABMON_JOB_ID": str(entity["parent_id"] or entity["id"]),
+        "FABMON_APP": options.app,
+        "FABMON_URL": options.url,
+        "FABMON_SITE_ID": options.site,
+    }
+    if pipe is not None:
+        environment["FABMON_EVENTS_FD"] = str(pipe.writer)
+    return environment
+
+
+def _host() -> str:
+    if hasattr(os, "uname"):
+        return os.uname().nodename
+    import socket
+
+    return socket.gethostname()
+
+
 def _shown(text: str) -> str:
     """Bytes that are no UTF-8 become question marks; what is too long is cut."""
     shown = text.encode(errors="replace").decode()
     return shown if len(shown) <= ARGUMENTS_LIMIT_CHARACTERS else shown[:ARGUMENTS_LIMIT_CHARACTERS] + " ..."
 
 
-def _ending(end: End, exit_code: int) -> dict[str, object]:
-    metadata: dict[str, object] = {"exit_code": exit_code}
+def _ending(end: End, exit_code: int) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"exit_code": exit_code}
     if end.code < 0:
         metadata["signal"] = _signal_name(-end.code)
     if end.error is not None:
@@ -205,7 +209,9 @@ def _ending(end: End, exit_code: int) -> dict[str, object]:
 
 
 def _signal_name(number: int) -> str:
+    from signal import Signals
+
     try:
-        return signal.Signals(number).name
+        return Signals(number).name
     except ValueError:  # a real-time signal
         return f"SIG{number}"

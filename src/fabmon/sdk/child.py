@@ -13,121 +13,164 @@ The end is the program's own: what it has left in the background is not waited f
 Windows has no such signals: a Ctrl-C reaches every program of the console by itself, and only the exit code is known.
 """
 
-import os
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Final, NamedTuple
+from __future__ import annotations
 
+import os
+import sys
+import time
+
+from fabmon.sdk.signals import signals
 from fabmon.sdk.usage import Tree, Usage, become_subreaper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final
 
 FORWARDED: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 NOT_FOUND: Final = 127
 NOT_EXECUTABLE: Final = 126
+# A program that is done before this costs its machine next to nothing of ours.
+LONG_SECONDS: Final = 0.1
 
 
-class End(NamedTuple):
-    """How a program ended."""
+class Plan:
+    """How a program is to be started and what is to be done meanwhile."""
 
-    code: int
-    """Its exit code, or minus the signal that killed it."""
-    got: frozenset[int] = frozenset()
-    """The signals that it has got through us, or together with us."""
-    error: str | None = None
-    """Why it was not started, in a line."""
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        when_started: Callable[[int | None], None],
+        when_long: Callable[[], None],
+        *,
+        file_actions: tuple[Any, ...] = (),
+        without: int = 0,
+    ) -> None:
+        """*when_started* is called with its pid, or None when it cannot be started; *when_long* after LONG_SECONDS.
+
+        *file_actions* are posix_spawn's; *without* is a child of ours that is none of the program's.
+        """
+        self.command = command
+        self.environment = environment
+        self.when_started = when_started
+        self.when_long = when_long
+        self.file_actions = file_actions
+        self.without = without
 
 
-def run_child(
-    command: list[str], environment: dict[str, str], when_started: Callable[[int | None], None]
-) -> tuple[End, Usage]:
-    """Run *command* to its end. *when_started* is called with its pid, or with None when it cannot be started."""
-    run = _run_on_windows if sys.platform == "win32" else _run
-    return run(command, environment, when_started)
+class End:
+    """How a program ended, and what it and all that it started has used."""
+
+    def __init__(self, code: int, got: frozenset[int], usage: Usage, error: str | None = None) -> None:
+        """*code*: its exit code, or minus the signal that killed it. *got*: the signals that it got through us, or
+        together with us. *error*: why it was not started, in a line."""
+        self.code = code
+        self.got = got
+        self.usage = usage
+        self.error = error
 
 
-def _run(
-    command: list[str], environment: dict[str, str], when_started: Callable[[int | None], None]
-) -> tuple[End, Usage]:
+def run_child(plan: Plan) -> End:
+    """Run the program to its end."""
+    return _run_on_windows(plan) if sys.platform == "win32" else _run(plan)
+
+
+def _run(plan: Plan) -> End:
     become_subreaper()
-    tree = Tree()
-    with _held_signals() as (held, mask):
+    tree = Tree(without=plan.without)
+    held, mask = _hold_signals()
+    try:
         try:
             pid = os.posix_spawnp(
-                command[0],
-                command,
-                environment,
+                plan.command[0],
+                plan.command,
+                plan.environment,
+                file_actions=plan.file_actions,
                 setsigmask=mask,
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # these two Python ignores
+                setsigdef=[signals.SIGPIPE, signals.SIGXFSZ],  # these two Python ignores
             )
         except OSError as error:
-            when_started(None)
-            return _not_started(command[0], error), Usage()
+            plan.when_started(None)
+            return _not_started(plan.command[0], error)
         tree.begin(pid)
         tree.look()
-        when_started(pid)
-        got: set[int] = set()
-        while (status := tree.reap()) is None:
-            number, has_it = _next_signal(held, tree.look(), pid)
-            if number is None or number == signal.SIGCHLD:
+        plan.when_started(pid)
+        status, got = _wait(plan, tree, pid, held)
+        return End(os.waitstatus_to_exitcode(status), frozenset(got), tree.usage())
+    finally:
+        while hasattr(signals, "sigtimedwait") and signals.sigtimedwait(held, 0) is not None:
+            pass  # came too late for the program; must not kill us before the report is out
+        signals.pthread_sigmask(signals.SIG_SETMASK, mask)
+
+
+def _wait(plan: Plan, tree: Tree, pid: int, held: set[int]) -> tuple[int, set[int]]:
+    """The wait status of the program *pid*, and the signals that it got."""
+    got: set[int] = set()
+    # Where a wait for signals has no end in time (macOS), later may be never.
+    long_at = time.monotonic() + LONG_SECONDS if hasattr(signals, "sigtimedwait") else 0.0
+    is_long = False
+    while (status := tree.reap()) is None:
+        pause = tree.look()
+        if not is_long:
+            until_long = long_at - time.monotonic()
+            if until_long <= 0:
+                is_long = True
+                plan.when_long()
                 continue
-            got.add(number)
-            if not has_it:
-                _send(pid, number)
-        return End(os.waitstatus_to_exitcode(status), frozenset(got)), tree.usage()
+            pause = min(pause, until_long)
+        number, has_it = _next_signal(held, pause, pid)
+        if number is None or number == signals.SIGCHLD:
+            continue
+        got.add(number)
+        if not has_it:
+            _send(pid, number)
+    return status, got
 
 
-def _run_on_windows(
-    command: list[str], environment: dict[str, str], when_started: Callable[[int | None], None]
-) -> tuple[End, Usage]:
+def _run_on_windows(plan: Plan) -> End:
     import subprocess
 
     try:
-        program = subprocess.Popen(command, env=environment)
+        program = subprocess.Popen(plan.command, env=plan.environment)
     except OSError as error:
-        when_started(None)
-        return _not_started(command[0], error), Usage()
-    when_started(program.pid)
+        plan.when_started(None)
+        return _not_started(plan.command[0], error)
+    plan.when_started(program.pid)
+    plan.when_long()
     got: set[int] = set()
     while True:
         try:
             code = program.wait()
         except KeyboardInterrupt:
-            got.add(signal.SIGINT)
+            got.add(signals.SIGINT)
             continue
-        return End(code, frozenset(got)), Usage()
+        return End(code, frozenset(got), Usage())
 
 
 def _not_started(name: str, error: OSError) -> End:
     code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
-    return End(code, error=f"{name}: {error.strerror or error}")
+    return End(code, frozenset(), Usage(), f"{name}: {error.strerror or error}")
 
 
-@contextmanager
-def _held_signals() -> Iterator[tuple[set[signal.Signals], set[int]]]:
+def _hold_signals() -> tuple[set[int], set[int]]:
     """The signals that wait for `_next_signal` instead of acting; and the mask before, which the program gets."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some daemons have it, it would lose every exit code
-    wanted = {getattr(signal, name) for name in FORWARDED}
-    held = {signal.SIGCHLD} | {one for one in wanted if signal.getsignal(one) is not signal.SIG_IGN}
-    mask = {int(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, held)}
-    try:
-        yield held, mask
-    finally:
-        while hasattr(signal, "sigtimedwait") and signal.sigtimedwait(held, 0) is not None:
-            pass  # came too late for the program; must not kill us before the report is out
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # ignored, as some daemons have it, it would lose every exit code
+    wanted = {getattr(signals, name) for name in FORWARDED}
+    held = {signals.SIGCHLD} | {one for one in wanted if signals.getsignal(one) is not signals.SIG_IGN}
+    return held, {int(one) for one in signals.pthread_sigmask(signals.SIG_BLOCK, held)}
 
 
-def _next_signal(held: set[signal.Signals], within_seconds: float, pid: int) -> tuple[int | None, bool]:
+def _next_signal(held: set[int], within_seconds: float, pid: int) -> tuple[int | None, bool]:
     """The next signal, None when none came in time; and whether the program *pid* has got it too."""
-    if not hasattr(signal, "sigtimedwait"):  # macOS: no looks at the tree are due either
-        number = int(signal.sigwait(held))
-        return number, number in (signal.SIGINT, signal.SIGQUIT) and _in_our_group(pid) and _in_foreground()
-    info = signal.sigtimedwait(held, within_seconds)
+    if not hasattr(signals, "sigtimedwait"):  # macOS: no looks at the tree are due either
+        number = int(signals.sigwait(held))
+        return number, number in (signals.SIGINT, signals.SIGQUIT) and _in_our_group(pid) and _in_foreground()
+    info = signals.sigtimedwait(held, within_seconds)
     if info is None:
         return None, False
     # A hang-up goes to the leader of the session alone, if that is what we are.
-    to_a_group = info.si_code > 0 and not (info.si_signo == signal.SIGHUP and os.getsid(0) == os.getpid())
+    to_a_group = info.si_code > 0 and not (info.si_signo == signals.SIGHUP and os.getsid(0) == os.getpid())
     return info.si_signo, to_a_group and _in_our_group(pid)
 
 
@@ -147,5 +190,7 @@ def _in_foreground() -> bool:
 
 
 def _send(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # it is gone, or has become another user's
+    try:
         os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return  # it is gone, or has become another user's

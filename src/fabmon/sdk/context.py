@@ -228,7 +228,7 @@ class Run:
         metrics: dict[str, float | None] = {"duration_s": monotonic() - self._begun}
         facts = dict(ending.metadata)
         if alone:
-            metrics |= own_usage.between(self._reading, own_usage.read())._asdict()
+            metrics |= own_usage.between(self._reading, own_usage.read()).metrics()
         else:
             facts["usage_left_out"] = own_usage.SHARED
         known = {name: value for name, value in metrics.items() if value is not None}

@@ -2,8 +2,8 @@
 
 `Emitter.send` puts an event into a bounded queue and returns; one background thread posts what waits, in batches over one
 kept-alive connection (post.py). A sidecar that is away is tried again after 1, 2, 4 ... 60 seconds. What it has not taken
-goes to disk (unsent.py) at once, so that little is lost with a process that is killed, and the queue stays short however
-long the sidecar is away, or silent. It is sent by this process when the sidecar is back, or by the next one.
+goes to disk (unsent/files.py) at once, so that little is lost with a process that is killed, and the queue stays short
+however long the sidecar is away, or silent. It is sent by this process when the sidecar is back, or by the next one.
 
 Never raises into the caller, never waits; `close` waits for at most the given time.
 """
@@ -13,15 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from fabmon.clock import monotonic
 from fabmon.errors import FabmonError, PeerRefused
-from fabmon.sdk import unsent
-from fabmon.sdk.address import Address, unsent_directory
+from fabmon.sdk.address import Address, unsent_place
 from fabmon.sdk.post import Post
+from fabmon.unsent import files
 from fabmon.wire.codec import encode
 from fabmon.wire.event import Event
 
@@ -58,7 +57,7 @@ class Emitter:
         self._idle = self._closing = False
         self._dropped = 0
         self._disk = threading.Lock()
-        self._shelf = unsent.Shelf(lambda: unsent_directory(environment), f"{address.short_name}-{name}")
+        self._shelf = files.Shelf(lambda: Path(unsent_place(environment)), f"{address.short_name}-{name}")
         self._environment = environment
         self._address = address
         self._post = Post(address, environment, self._relieve)
@@ -71,7 +70,10 @@ class Emitter:
 
     def send(self, event: Event) -> None:
         """Take *event* for sending; one too many is dropped, and `trouble` says so."""
-        line = encode(event)
+        self.send_line(encode(event))
+
+    def send_line(self, line: bytes) -> None:
+        """Take an event that is JSON already."""
         with self._changed:
             if len(self._pending) >= QUEUE_LIMIT_EVENTS or self._pending_bytes + len(line) > QUEUE_LIMIT_BYTES:
                 self._dropped += 1
@@ -87,10 +89,10 @@ class Emitter:
         elif len(self._pending) >= GIVE_WAY_EVENTS or self._pending_bytes >= GIVE_WAY_BYTES:
             time.sleep(GIVE_WAY_SECONDS)
 
-    def close(self, last: Event | None = None, within_seconds: float = FLUSH_SECONDS) -> str | None:
+    def close(self, last: bytes | None = None, within_seconds: float = FLUSH_SECONDS) -> str | None:
         """Send what is left, or keep it on disk, and stop. The answer: see `trouble`."""
         if last is not None:
-            self.send(last)
+            self.send_line(last)
         with self._changed:
             self._leftovers_until = monotonic() + min(within_seconds, LEFTOVERS_SECONDS)
             self._closing = True
@@ -148,7 +150,7 @@ class Emitter:
                 self._send_all()
                 delay, retry_at, self._silent = FIRST_RETRY_SECONDS, 0.0, False
             except Exception as error:  # noqa: BLE001  (a job must not see a traceback of its monitoring)
-                self._trouble = _what_needs_a_person(error)
+                self._trouble = what_needs_a_person(error)
                 self._silent = isinstance(error, TimeoutError)
                 self._next_leftovers = 0.0
                 self._keep()
@@ -174,9 +176,11 @@ class Emitter:
             return
         with self._disk:
             self._shelf.turn_the_page()
-        for taken in unsent.claim(unsent_directory(self._environment), self._address.short_name):
-            if not self._send_leftovers(taken.read_bytes().splitlines(), taken):
-                break
+        with files.claims(Path(unsent_place(self._environment)), self._address.short_name) as found:
+            for claimed in found:
+                files.deliver(self._post.batch, claimed, self._go_on)
+                if self._is_late():
+                    break
         self._next_leftovers = monotonic() + LEFTOVERS_EVERY_SECONDS
 
     def _send_own(self) -> None:
@@ -195,23 +199,13 @@ class Emitter:
             self._pending_bytes -= size
             return bool(self._in_flight)
 
-    def _send_leftovers(self, lines: list[bytes], taken: Path) -> bool:
-        """False when it is time to end."""
-        done = 0
-        try:
-            while done < len(lines):
-                if self._leftovers_until is not None and monotonic() > self._leftovers_until:
-                    unsent.release(taken, lines[done:])
-                    return False
-                self._post.batch(lines[done : done + BATCH_EVENTS])
-                done += BATCH_EVENTS
-                self._send_own()  # the fresh ones go first
-        except BaseException:
-            with suppress(OSError):
-                unsent.release(taken, lines[done:])
-            raise
-        taken.unlink(missing_ok=True)
-        return True
+    def _go_on(self) -> bool:
+        """Between two batches of leftovers."""
+        self._send_own()  # the fresh ones go first
+        return not self._is_late()
+
+    def _is_late(self) -> bool:
+        return self._leftovers_until is not None and monotonic() > self._leftovers_until
 
     def _relieve(self) -> None:
         if self._too_much_waits():
@@ -241,7 +235,7 @@ class Emitter:
             self._disk.release()
 
 
-def _what_needs_a_person(error: Exception) -> str | None:
+def what_needs_a_person(error: Exception) -> str | None:
     """A sidecar that is away or busy comes back by itself; a wrong token, a wrong URL or a bug does not."""
     if isinstance(error, PeerRefused):
         return None if error.status >= 500 or error.status in (408, 429) else str(error)

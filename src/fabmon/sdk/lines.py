@@ -4,25 +4,24 @@
     metric temperature_c=61.5 wafers=25
     {"progress": 0.5, "metrics": {"temperature_c": 61.5}, "metadata": {"step": "etch"}}
 
-The descriptor is one digit wherever one is free, because `echo progress 0.5 >&$FABMON_EVENTS_FD` of a plain `sh` knows no
-others. It is the writing end of a pipe; on Linux opened for reading, too, so that a program outlives the death of its
-wrapper without SIGPIPE. Nothing waits for its end, which a daemon in the background may never give. Not on Windows.
+The pipe itself: pipe.py.
 """
 
 import os
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from fabmon.sdk.events import METRICS_LIMIT, metadata_of, numbers_of
+from fabmon.sdk.pipe import Pipe
 from fabmon.wire.codec import decode_object
 from fabmon.wire.event import Kind
 
 LINE_LIMIT_BYTES: Final = 64 * 1024
 _READ_BYTES: Final = 64 * 1024
-_LAST_LINES_SECONDS: Final = 0.5
+# What lies in the pipe at the end is little; this is for a machine that is very busy.
+_LAST_LINES_SECONDS: Final = 2.0
 
 
 class Said(NamedTuple):
@@ -34,23 +33,13 @@ class Said(NamedTuple):
 
 
 class Lines:
-    """The pipe: made before the program starts, read from when it has started until it has ended."""
+    """The reader of *pipe*: from when it is made until `stop`."""
 
-    def __init__(self, take: Callable[[Said], None]) -> None:
+    def __init__(self, pipe: Pipe, take: Callable[[Said], None]) -> None:
+        self._pipe = pipe
         self._take = take
         self.not_understood = 0
-        self._reader, self.writer = os.pipe()
-        if sys.platform == "linux":
-            with suppress(OSError):
-                both = os.open(f"/proc/self/fd/{self.writer}", os.O_RDWR)
-                os.dup2(both, self.writer)
-                os.close(both)
-        os.set_inheritable(self.writer, True)
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """In the thread and with the signal mask of the caller; the program has its copy of the writing end."""
-        self._thread = threading.Thread(target=self._read, name="fabmon-lines", daemon=True)
+        self._thread: threading.Thread | None = threading.Thread(target=self._read, name="fabmon-lines", daemon=True)
         try:
             self._thread.start()
         except RuntimeError:  # no more threads: the job goes on, its lines are not read
@@ -60,13 +49,12 @@ class Lines:
         """Take what was written up to now."""
         if self._thread is not None:
             with suppress(OSError):
-                os.write(self.writer, b"\n\0\n")  # behind the program's last line
+                os.write(self._pipe.writer, b"\n\0\n")  # behind the program's last line
             self._thread.join(_LAST_LINES_SECONDS)
-        os.close(self.writer)
 
     def _read(self) -> None:
         rest = b""
-        while part := os.read(self._reader, _READ_BYTES):
+        while part := os.read(self._pipe.reader, _READ_BYTES):
             *lines, rest = (rest + part).split(b"\n")
             for line in lines:
                 if line == b"\0":

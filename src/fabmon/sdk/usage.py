@@ -17,18 +17,21 @@ Fallbacks: without /proc (macOS) there are no looks: the peak is that of the lar
 were reparented are not counted. Without `wait4` (Windows) there are no figures at all, only the caller's duration.
 """
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Final, NamedTuple
-
-from fabmon.clock import monotonic
+import time
 
 try:
     import resource
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Final
 
 FIRST_PAUSE_SECONDS: Final = 0.005
 LONGEST_PAUSE_SECONDS: Final = 0.15
@@ -42,32 +45,45 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 MAXRSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
 
 
-class Usage(NamedTuple):
+class Usage:
     """What a tree has used; None where the system cannot say."""
 
-    cpu_user_s: float | None = None
-    cpu_system_s: float | None = None
-    mem_max_mb: float | None = None
+    __slots__ = ("cpu_system_s", "cpu_user_s", "mem_max_mb")
+
+    def __init__(
+        self, cpu_user_s: float | None = None, cpu_system_s: float | None = None, mem_max_mb: float | None = None
+    ) -> None:
+        self.cpu_user_s = cpu_user_s
+        self.cpu_system_s = cpu_system_s
+        self.mem_max_mb = mem_max_mb
+
+    def metrics(self) -> dict[str, float | None]:
+        return {name: getattr(self, name) for name in ("cpu_user_s", "cpu_system_s", "mem_max_mb")}
 
 
-class Stat(NamedTuple):
+class Stat:
     """One process in /proc/PID/stat; times include those of the children that it has reaped."""
 
-    parent: int
-    user_ticks: int
-    system_ticks: int
-    rss_pages: int
+    __slots__ = ("parent", "rss_pages", "system_ticks", "user_ticks")
+
+    def __init__(self, parent: int, user_ticks: int, system_ticks: int, rss_pages: int) -> None:
+        self.parent = parent
+        self.user_ticks = user_ticks
+        self.system_ticks = system_ticks
+        self.rss_pages = rss_pages
 
 
 class Tree:
     """The processes below this one, which has called `become_subreaper`. One at a time: it reaps every child."""
 
-    def __init__(self, proc: Path = Path("/proc")) -> None:
+    def __init__(self, proc: str = "/proc", without: int = 0) -> None:
+        """*without* is a child of ours that is not the program's: it does not count."""
         self._proc = proc
+        self._without = without
         self._me = os.getpid()
-        self._has_children_files = (proc / f"{self._me}/task/{self._me}/children").exists()
+        self._has_children_files = _exists(f"{proc}/{self._me}/task/{self._me}/children")
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
-        self._sees = proc.joinpath("self", "stat").exists()
+        self._sees = _exists(f"{proc}/self/stat")
         self._main = 0
         self._our_mark_bytes = 0
         self._user_s = self._system_s = 0.0
@@ -82,13 +98,13 @@ class Tree:
 
     def look(self) -> float:
         """Measure the tree's memory if that is due; the answer is the seconds until it is due again."""
-        now = monotonic()
+        now = time.monotonic()
         if now < self._next_look:
             return self._next_look - now
         if self._sees:
             self._looks += 1
             self._seen_bytes = max(self._seen_bytes, self._memory_bytes())
-        took = monotonic() - now
+        took = time.monotonic() - now
         pause = max(self._pause, took * PAUSE_PER_LOOK)
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
         self._next_look = now + took + pause
@@ -104,6 +120,8 @@ class Tree:
                 return status
             if pid == 0:
                 return status
+            if pid == self._without:
+                continue
             self._user_s += used.ru_utime
             self._system_s += used.ru_stime
             self._mark_bytes = max(self._mark_bytes, used.ru_maxrss * MAXRSS_UNIT_BYTES)
@@ -135,18 +153,18 @@ class Tree:
 
     def _pids(self) -> list[int]:
         if self._has_children_files:
-            return descendants(self._me, self._children)
+            return [pid for pid in descendants(self._me, self._children) if pid != self._without]
         # A kernel without CONFIG_PROC_CHILDREN: every process of the machine is asked for its parent.
         children: dict[int, list[int]] = {}
         for name in os.listdir(self._proc):  # noqa: PTH208
             if name.isdigit() and (stat := self._stat(int(name))) is not None:
                 children.setdefault(stat.parent, []).append(int(name))
-        return descendants(self._me, lambda pid: children.get(pid, ()))
+        return [pid for pid in descendants(self._me, lambda pid: children.get(pid, ())) if pid != self._without]
 
     def _children(self, pid: int) -> list[int]:
         """Each thread lists the children that it started."""
         try:
-            threads = os.listdir(self._proc / f"{pid}/task")  # noqa: PTH208
+            threads = os.listdir(f"{self._proc}/{pid}/task")  # noqa: PTH208
         except OSError:
             return []
         return [child for thread in threads for child in map(int, self._read(f"{pid}/task/{thread}/children").split())]
@@ -178,6 +196,14 @@ def become_subreaper() -> bool:
         return False
 
 
+def _exists(path: str) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116
+    except OSError:
+        return False
+    return True
+
+
 def own_mark() -> int:
     """The most memory that this program has had, in the unit of `ru_maxrss`; 0 where the system cannot say.
 
@@ -186,7 +212,7 @@ def own_mark() -> int:
     if resource is None:
         return 0
     try:
-        with Path("/proc/self/status").open("rb") as file:
+        with open("/proc/self/status", "rb") as file:  # noqa: PTH123
             return next(int(line.split()[1]) for line in file if line.startswith(b"VmHWM:"))
     except (OSError, ValueError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,1 @@
+"""Events that a sidecar has not taken, on the disk of the machine where they were made."""

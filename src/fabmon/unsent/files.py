@@ -1,0 +1,256 @@
+"""The files of events that a sidecar has not taken yet.
+
+    DATA_DIR/unsent/<address>-<process>-<n>.jsonl   events, a line each, oldest first; replaced as a whole
+    DATA_DIR/unsent/<address>-<id>.jsonl.taken      claimed, by renaming, by whoever sends it, and locked while it does
+    DATA_DIR/unsent/<address>-<id>.run              see mark.py
+
+<address> stands for the sidecar's URL, so that no event reaches a sidecar that it was not meant for. A file that is claimed
+while its process still adds to it is written again, as a whole, under its old name; to send the same event twice does no
+harm, since an idempotency key is stored once. Where files cannot be locked, a claim is free again after 10 minutes.
+
+Only plain files of our own user, or of the directory's owner, are looked at: whoever else may write there is not heard.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+from uuid import uuid4
+
+from fabmon.unsent.locks import can_lock, lock, open_plain
+from fabmon.unsent.lost import settle
+
+FILES_LIMIT: Final = 1000
+BYTES_LIMIT: Final = 256 * 1024 * 1024
+# A file grows to about this size, then the next one begins.
+CHUNK_BYTES: Final = 1024 * 1024
+# Nothing of ours is larger: a chunk, and one event more.
+FILE_LIMIT_BYTES: Final = 4 * 1024 * 1024
+CLAIM_SECONDS: Final = 600.0
+BATCH_EVENTS: Final = 500
+
+
+class Claimed(NamedTuple):
+    """A file that is ours to send."""
+
+    path: Path
+    lines: list[bytes]
+
+
+class Shelf:
+    """The files of one process: `add` writes durably, in few files however often it is called."""
+
+    def __init__(self, directory: Callable[[], Path], name: str) -> None:
+        self._directory = directory
+        self._name = name
+        self._number = 0
+        self._lines: list[bytes] = []
+        self._bytes = 0
+
+    def add(self, lines: Sequence[bytes]) -> None:
+        """Put *lines* on disk. Raises OSError; what was written before stays."""
+        done = 0
+        while done < len(lines):
+            end, size = done, self._bytes
+            while end < len(lines) and size < CHUNK_BYTES:
+                size += len(lines[end]) + 1
+                end += 1
+            keep(self._directory(), f"{self._name}-{self._number}", [*self._lines, *lines[done:end]])
+            self._lines += lines[done:end]
+            self._bytes, done = size, end
+            if size >= CHUNK_BYTES:
+                self.turn_the_page()
+
+    def turn_the_page(self) -> None:
+        """Leave the file as it is, for whoever sends it, and begin another with the next line."""
+        self._number += bool(self._lines)
+        self._lines, self._bytes = [], 0
+
+
+def keep(directory: Path, name: str, lines: Sequence[bytes]) -> None:
+    """Write *lines* durably as the file *name*; the oldest files go when there are too many. Raises OSError."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_room(directory, sum(map(len, lines)) + len(lines))
+    unfinished = directory / f"{name}.new"
+    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123
+        file.writelines(line + b"\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(directory / f"{name}.jsonl")
+    _fsync_directory(directory)
+
+
+def waiting(directory: Path, address: str) -> bool:
+    """Whether something may wait there to be claimed. Raises FileNotFoundError when there is no such directory."""
+    return any(
+        name.startswith(f"{address}-") and name.endswith((".jsonl", ".taken"))
+        for name in os.listdir(directory)  # noqa: PTH208  (each twentieth of a second)
+    )
+
+
+@contextmanager
+def claims(directory: Path, address: str) -> Iterator[Iterator[Claimed]]:
+    """The files meant for *address*, oldest first, each renamed and locked so that nobody else takes it.
+
+    The caller unlinks it, or gives it back with `release`, before it goes on to the next.
+    """
+    with closing(_claim(directory, address)) as found:  # now: an exception would hold on to it, and to its lock
+        yield found
+
+
+def deliver(
+    post: Callable[[Sequence[bytes]], str | None], claimed: Claimed, go_on: Callable[[], bool] = lambda: True
+) -> str | None:
+    """Post what was claimed and remove it; why some of it will never be taken, if so.
+
+    What is left is released when *go_on*, which is asked after each batch, says no, or when *post* raises.
+    """
+    done, trouble = 0, None
+    try:
+        while done < len(claimed.lines):
+            trouble = post(claimed.lines[done : done + BATCH_EVENTS]) or trouble
+            done += BATCH_EVENTS
+            if not go_on() and done < len(claimed.lines):
+                release(claimed, done)
+                return trouble
+    except BaseException:
+        with suppress(OSError):
+            release(claimed, done)
+        raise
+    claimed.path.unlink(missing_ok=True)
+    return trouble
+
+
+def release(claimed: Claimed, done: int = 0) -> None:
+    """Give a claimed file back, without its first *done* lines: these have arrived.
+
+    Under a name of its own: its process may have written the old name again. Raises OSError, and then the claim stays.
+    """
+    path = claimed.path.with_suffix("")
+    if done == 0:
+        claimed.path.replace(path)
+        return
+    if done < len(claimed.lines):
+        keep(path.parent, path.stem, claimed.lines[done:])
+    claimed.path.unlink(missing_ok=True)
+
+
+def tidy(directory: Path, address: str) -> None:
+    """Put many small files into few, durably: a long outage may leave one for each run. Raises OSError."""
+    shelf = Shelf(lambda: directory, f"{address}-{uuid4().hex}")
+    gathered: list[bytes] = []
+    paths: list[Path] = []
+    with claims(directory, address) as found:
+        for claimed in found:
+            if sum(map(len, claimed.lines)) > CHUNK_BYTES // 2:
+                release(claimed)
+                continue
+            gathered += claimed.lines
+            paths.append(claimed.path)
+            if sum(map(len, gathered)) > CHUNK_BYTES // 2:
+                _store(shelf, gathered, paths)
+    _store(shelf, gathered, paths)
+
+
+def _claim(directory: Path, address: str) -> Generator[Claimed, None, None]:
+    settle(directory, address)
+    for path in _oldest_first(directory, f"{address}-*"):
+        if path.suffix not in (".jsonl", ".taken") or not _is_ours(path):
+            continue
+        taken, new = path, path.suffix == ".jsonl"
+        if new:
+            taken = directory / f"{address}-{uuid4().hex}.jsonl.taken"
+            try:
+                path.rename(taken)
+            except OSError:
+                continue  # another was faster
+        held = _hold(taken, new=new)
+        if held is None:
+            continue
+        try:
+            os.utime(taken)
+            with open(held, "rb", closefd=False) as file:
+                lines = file.read(FILE_LIMIT_BYTES).splitlines()
+            yield Claimed(taken, lines)
+        finally:
+            os.close(held)
+
+
+def _store(shelf: Shelf, gathered: list[bytes], paths: list[Path]) -> None:
+    shelf.add(gathered)
+    shelf.turn_the_page()
+    for path in paths:
+        path.unlink(missing_ok=True)
+    gathered.clear()
+    paths.clear()
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return _is_trusted(path.lstat(), path.parent)
+    except OSError:
+        return False
+
+
+def _is_trusted(found: os.stat_result, directory: Path) -> bool:
+    plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_size <= FILE_LIMIT_BYTES
+    return plain and (os.name == "nt" or found.st_uid in (os.geteuid(), directory.stat().st_uid))
+
+
+def _hold(taken: Path, *, new: bool) -> int | None:
+    """The claimed file, open and locked; None when somebody else has it. *new*: it was renamed just now, by us."""
+    try:
+        held = open_plain(taken, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        ours = new or time.time() > os.fstat(held).st_mtime + CLAIM_SECONDS
+        with suppress(OSError):  # a file system without locks
+            ours = lock(held) if can_lock() else ours
+        if ours and os.path.samestat(os.fstat(held), taken.lstat()) and _is_trusted(os.fstat(held), taken.parent):
+            return held
+    except OSError:
+        pass  # it has gone
+    os.close(held)
+    return None
+
+
+def _make_room(directory: Path, needed_bytes: int) -> None:
+    found = [(path, _size_bytes(path)) for path in _oldest_first(directory, "*") if path.suffix != ".run"]
+    total_bytes = sum(size for _, size in found)
+    while found and (len(found) >= FILES_LIMIT or total_bytes + needed_bytes > BYTES_LIMIT):
+        path, size = found.pop(0)
+        path.unlink(missing_ok=True)
+        total_bytes -= size
+
+
+def _oldest_first(directory: Path, pattern: str) -> list[Path]:
+    return sorted(directory.glob(pattern), key=_changed_at)
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _fsync_directory(directory: Path) -> None:
+    """Makes a new name durable. Windows cannot open a directory; there the file system's journal has to do."""
+    if os.name == "nt":
+        return
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

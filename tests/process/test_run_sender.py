@@ -1,0 +1,118 @@
+"""What a short run leaves behind: one process that sends, and nothing else."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.roles import eventually
+from tests.fixtures.stub_sidecar import FABMON_RUN, Sidecar, fabmon_run, free_port
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+
+
+def senders(url: str) -> list[int]:
+    """The processes, zombies included, that send to *url*."""
+    return [process for process, line in processes() if b"fabmon.sdk.sender" in line and url.encode() in line]
+
+
+def processes() -> list[tuple[int, bytes]]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                found.append((int(entry.name), (entry / "cmdline").read_bytes()))
+            except OSError:
+                continue
+    return found
+
+
+def test_it_sends_soon_and_goes(sidecar: Sidecar, environment: dict[str, str], tmp_path: Path) -> None:
+    ended = time.monotonic()
+    assert fabmon_run(environment, sidecar.url, "--", "true").returncode == 0
+    assert [event["event"]["kind"] for event in sidecar.expect(2)] == ["started", "finished"]
+    assert time.monotonic() - ended < 5
+    eventually(lambda: not senders(sidecar.url))
+    assert not list((tmp_path / "unsent").iterdir())
+
+
+def test_many_short_runs_have_one_sender(sidecar: Sidecar, environment: dict[str, str]) -> None:
+    seen: set[int] = set()
+    for _ in range(5):
+        fabmon_run(environment, sidecar.url, "--", "true")
+        seen |= set(senders(sidecar.url))
+    assert len({event["entity"]["id"] for event in sidecar.expect(10)}) == 5
+    assert len(seen) == 1
+
+
+def test_it_holds_nothing_that_somebody_waits_for(environment: dict[str, str]) -> None:
+    """Neither our streams nor a descriptor that we inherited, such as a lock; nor a place in our session."""
+    url = f"http://127.0.0.1:{free_port()}"
+    reader, writer = os.pipe()
+    line = [*FABMON_RUN, "--app", "x", "--url", url, "--", "true"]
+    subprocess.run(line, env=environment, capture_output=True, pass_fds=[writer], timeout=10, check=True)
+    os.close(writer)
+    (sender,) = senders(url)
+    assert select.select([reader], [], [], 1.0)[0]
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+    assert os.getsid(sender) == sender
+    os.kill(sender, signal.SIGTERM)
+    eventually(lambda: not senders(url))
+
+
+def test_what_it_had_in_hand_when_it_was_killed_is_sent_by_the_next(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    fabmon_run(environment, url, "--", "true")
+    (sender,) = senders(url)
+    os.kill(sender, signal.SIGKILL)
+    with Sidecar(port).serving() as back:
+        fabmon_run(environment, url, "--", "true")
+        back.expect(4)
+    assert len(set(back.bodies)) == 4
+
+
+def test_its_trouble_is_said_by_the_next_run_and_forgotten_when_it_is_over(
+    sidecar: Sidecar, environment: dict[str, str], tmp_path: Path
+) -> None:
+    sidecar.status = 401
+    assert fabmon_run(environment, sidecar.url, "--", "true").stderr == b""
+    eventually(lambda: not senders(sidecar.url))
+    again = fabmon_run(environment, sidecar.url, "--", "sh", "-c", "exit 4")
+    assert again.returncode == 4
+    assert again.stderr.startswith(b"fabmon run: an earlier report: the sidecar answered 401")
+    eventually(lambda: not senders(sidecar.url))
+    sidecar.status = 200
+    fabmon_run(environment, sidecar.url, "--", "true")
+    sidecar.expect(6)
+    eventually(lambda: not senders(sidecar.url))
+    assert fabmon_run(environment, sidecar.url, "--", "true").stderr == b""
+
+
+def test_where_nothing_can_be_written_the_run_sends_by_itself(
+    sidecar: Sidecar, environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    done = fabmon_run({**environment, "FABMON_DATA_DIR": str(tmp_path / "file")}, sidecar.url, "--", "true")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(sidecar.bodies) == 2
+    assert not senders(sidecar.url)
+
+
+def test_the_reports_of_a_long_outage_lie_in_few_files(
+    sidecar: Sidecar, environment: dict[str, str], tmp_path: Path
+) -> None:
+    sidecar.status = 401  # which nobody waits to get over
+    for _ in range(3):
+        fabmon_run(environment, sidecar.url, "--", "true")
+        eventually(lambda: not senders(sidecar.url))
+    (file,) = (tmp_path / "unsent").iterdir()
+    assert len(file.read_bytes().splitlines()) == 6
