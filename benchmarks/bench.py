@@ -16,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 from tests.fixtures.roles import Service, free_port
 
 ROOT = Path(__file__).parents[1]
+_DURABLE = ("fsync", "full_page_writes")  # off in the tests, whose database may be lost
 
 
 class Result(msgspec.Struct):
@@ -38,7 +39,8 @@ def database(name: str = "bench") -> Iterator[str]:
     server = os.environ["FABMON_TEST_DATABASE_URL"]
     name = f"fabmon_{name}_{os.getpid()}"
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute("alter system set fsync = on")
+        for setting in _DURABLE:
+            connection.execute(f"alter system set {setting} = on".encode())
         connection.execute("select pg_reload_conf()")
         connection.execute(f"drop database if exists {name} with (force)".encode())
         connection.execute(f"create database {name}".encode())
@@ -49,7 +51,8 @@ def database(name: str = "bench") -> Iterator[str]:
             yield url
         finally:
             connection.execute(f"drop database if exists {name} with (force)".encode())
-            connection.execute("alter system reset fsync")
+            for setting in _DURABLE:
+                connection.execute(f"alter system reset {setting}".encode())
             connection.execute("select pg_reload_conf()")
 
 

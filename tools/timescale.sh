@@ -106,7 +106,8 @@ start() {
   if taken "$port"; then fail "port $port is in use (TIMESCALE_PORT)"; fi
   chroot "$tree" install -m 0600 -o postgres -g postgres /dev/null /srv/log
   # pg_ctl gives the server a session of its own: Ctrl-C here does not reach it.
-  inside pg_ctl -D "$data" -l /srv/log -w -t 60 -o "-p $port" start >&2 ||
+  # Memory as docs/operating.md advises; given here, so that a tree of before has it too.
+  inside pg_ctl -D "$data" -l /srv/log -w -t 60 -o "-p $port -c shared_buffers=1GB -c max_wal_size=4GB" start >&2 ||
     fail "PostgreSQL does not start: $(tail -n 1 "$tree/srv/log")"
 }
 
