@@ -9,6 +9,7 @@ import pytest
 import trustme
 
 from tests.fixtures.roles import Service, StartRole, eventually, free_port
+from tests.fixtures.sse import open_stream
 from tests.make import event_dict, life
 from tests.process.test_start import fabmon
 
@@ -159,6 +160,27 @@ def test_central_says_which_site_it_cannot_trust(
     central = make_role("central", FABMON_SITES=f"fab1={local.url}", FABMON_CA=papers.other_ca).start()
     reply = central.get("/v1/jobs?site=fab1")
     assert (reply.status, "fab1" in reply.json["detail"], "FABMON_CA" in reply.json["detail"]) == (502, True, True)
+
+
+def test_a_site_with_an_expired_certificate_is_listed_and_the_others_are_answered(
+    papers: Papers, start_local: Callable[..., Service], make_role: StartRole, new_database: Callable[[], str]
+) -> None:
+    expired = start_local(papers.expired)
+    other = make_role("local", FABMON_DATABASE_URL=new_database(), FABMON_SITE_ID="fab2").start()
+    other.send(life(site="fab2"))
+    ours = {"FABMON_CA": papers.ca, "FABMON_CLIENT_CERT": papers.client}
+    central = make_role("central", FABMON_SITES=f"fab1={expired.url},fab2={other.url}", **ours).start()
+    reply = central.get("/v1/jobs?site=*").json
+    assert (reply["count"], reply["complete"], reply["sites"]["fab2"]["status"]) == (1, False, "ok")
+    assert reply["sites"]["fab1"]["status"] == "refused"
+    why = "its certificate is refused: certificate has expired"
+    assert why in reply["sites"]["fab1"]["error"]
+    assert why in central.get("/v1/healthz").json["sites"]["fab1"]["error"]
+    assert why in central.get("/v1/jobs?site=fab1").json["detail"]
+    with open_stream(central, "?site=*") as stream:
+        assert why in stream.next()["error"]
+        other.send([event_dict(site="fab2")])
+        assert stream.next()["site_id"] == "fab2"
 
 
 def test_a_file_that_cannot_be_used_stops_the_start(papers: Papers, tmp_path: Path) -> None:

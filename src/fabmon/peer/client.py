@@ -24,6 +24,8 @@ from fabmon.wire.event import Rejection
 _ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
 # The longest that a stream may say nothing: a live one sends a comment every 15 s.
 _SILENCE_SECONDS: Final = 30.0
+# aiohttp rounds what is longer up to a whole second of its clock; a deadline is one.
+_ROUNDED_FROM_SECONDS: Final = 1e9
 _TRY_AGAIN: Final = frozenset({408, 425, 429})  # and all from 500 on
 
 
@@ -112,8 +114,8 @@ class Peer:
                 response = await opening
         except TimeoutError as error:
             raise PeerUnavailable(f"{self.url} gave no answer within {head_timeout_seconds:g} s") from error
-        except (aiohttp.ClientError, ConnectionError, ValueError) as error:
-            raise PeerUnavailable(f"{self.url}: {type(error).__name__}: {error}") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise PeerUnavailable(f"{self.url}: {self._why(error)}") from error
         return response.status, response.headers.get("content-type", ""), self._parts(response)
 
     async def _parts(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -135,7 +137,7 @@ class Peer:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         kind: Mapping[str, str] = {"content-type": "application/json"} if body is not None else {}
-        timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds, ceil_threshold=_ROUNDED_FROM_SECONDS)
         try:
             async with self._session.request(
                 method,
@@ -152,10 +154,10 @@ class Peer:
         except TimeoutError as error:
             raise PeerUnavailable(f"{self.url} gave no answer within {timeout_seconds:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            why = (
-                handshake_failure(error) if self.url.startswith("https") else ""
-            ) or f"{type(error).__name__}: {error}"
-            raise PeerUnavailable(f"{self.url}: {why}") from error
+            raise PeerUnavailable(f"{self.url}: {self._why(error)}") from error
+
+    def _why(self, error: Exception) -> str:
+        return (handshake_failure(error) if self.url.startswith("https") else "") or f"{type(error).__name__}: {error}"
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
