@@ -1,8 +1,8 @@
 """central: one site asked through central against the site asked directly; and twenty sites merged into one answer.
 
 One site: a real `local` with 1,000 jobs, pages of 100, the two asked in turn on connections that are kept. Twenty sites:
-stubs in a process of their own, each with a page of 100 jobs that a real `local` gave; all 2,000 rows are asked for, against
-the slowest of the sites, asked alone, and 15 ms.
+stubs in a process of their own, each with a page of 100 jobs that a real `local` gave; all 2,000 rows are asked for,
+against the slowest of the sites, asked alone, and 15 ms.
 """
 
 import asyncio
