@@ -1,6 +1,9 @@
 """What `fabmon run` writes without msgspec, uuid and datetime is what those would have written."""
 
 import math
+import time
+import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 from fabmon.clock import now
 from fabmon.errors import SettingsError
 from fabmon.sdk.address import read_address
+from fabmon.sdk.events import new_key
 from fabmon.wire import plain
 from fabmon.wire.codec import ANY
 from fabmon.wire.event import read_event
@@ -48,7 +52,6 @@ def test_an_event_is_one_that_a_sidecar_takes() -> None:
     metrics = {"duration_s": 1.5, "cpu_user_s": None}
     event = plain.event_of("fab1", app, entity, "finished", plain.at(), "succeeded", metrics, {"a": 1})
     read = read_event(plain.encode(event), now=now())
-    assert UUID(plain.new_id()).version == 4
     assert read.event.metrics == {"duration_s": 1.5}
     assert abs((read.event.at - now()).total_seconds()) < 5
 
@@ -84,3 +87,13 @@ def test_addresses(url: str, parts: tuple[bool, str, int, str]) -> None:
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(SettingsError, match="the sidecar's URL is http://HOST:PORT"):
         read_address(url)
+
+
+@pytest.mark.parametrize("make", [lambda: UUID(plain.new_id()), new_key], ids=["fabmon run", "SDK"])
+def test_ids_that_are_made_together_lie_together(make: Callable[[], UUID]) -> None:
+    before = time.time_ns() // 1_000_000
+    made = [make() for _ in range(2000)]
+    after = time.time_ns() // 1_000_000
+    assert len(set(made)) == len(made)
+    assert {(each.version, each.variant) for each in made} == {(7, uuid.RFC_4122)}
+    assert all(before <= each.int >> 80 <= after for each in made)

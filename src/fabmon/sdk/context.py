@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from functools import wraps
 from types import TracebackType
 from typing import Any, Final, ParamSpec, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from fabmon.clock import monotonic, now
 from fabmon.sdk import own_usage, sigterm
@@ -97,7 +97,7 @@ class Run:
         self._wanted = (name, key, app, metadata, version)
         self._parent = parent
         self._watch_sigterm = watch_sigterm
-        self.id: UUID = uuid4()
+        self.id: UUID = new_key()
         self._used = False
         self._pid = 0  # of the process in which it is open
         self._token: Token[Run | None] | None = None
@@ -185,7 +185,7 @@ class Run:
 
     def _begin(self) -> None:
         if self._used:
-            self.id = uuid4()
+            self.id = new_key()
         self._used = True
         around = self._parent if self._parent is not None and self._parent._used else _CURRENT.get()
         name, key, app, metadata, version = self._wanted

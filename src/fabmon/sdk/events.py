@@ -6,6 +6,7 @@ left out and named in the metadata as `metrics_left_out`.
 """
 
 import os
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from math import isfinite
@@ -47,13 +48,15 @@ def event_of(
 
 
 def new_key() -> UUID:
-    """As uuid4, without a system call for each."""
+    """As `wire.plain.new_id`, without a system call for each."""
     try:
-        return UUID(bytes=_random.pop(), version=4)
+        some = _random.pop()
     except IndexError:
-        some = os.urandom(4096)
-        _random.extend(some[start : start + 16] for start in range(16, len(some), 16))
-        return UUID(bytes=some[:16], version=4)
+        more = os.urandom(4096)
+        _random.extend(more[start : start + 10] for start in range(10, len(more) - 9, 10))
+        some = more[:10]
+    milliseconds, chance = time.time_ns() // 1_000_000, int.from_bytes(some, "big")
+    return UUID(int=milliseconds << 80 | 7 << 76 | (chance >> 68) << 64 | 2 << 62 | chance & (1 << 62) - 1)
 
 
 def check(event: Event) -> None:

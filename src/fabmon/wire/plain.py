@@ -26,8 +26,12 @@ _ESCAPES: Final = {number: f"\\u{number:04x}" for number in range(32)} | {
 
 
 def new_id() -> str:
-    """As uuid4."""
-    return _uuid(os.urandom(16), 4)
+    """A UUID of version 7: milliseconds since 1970, then chance.
+
+    Ids that were made together lie together in the site's indexes. With millions of keys there, storing one costs about
+    half of what one of chance alone costs.
+    """
+    return _uuid((time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10), 7)
 
 
 def id_of_name(name: str) -> str:
