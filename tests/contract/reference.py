@@ -27,6 +27,7 @@ def reference_row(events: list[dict[str, Any]]) -> dict[str, Any]:
     measured = end["event"]["metrics"].get("duration_s") if end else None
     return {
         "status": _status(end) if end else "running",
+        "lost": not ends and "fabmon_lost" in events[-1]["event"]["metadata"],
         "started_at": started_at,
         "ended_at": ended_at,
         "duration_s": measured if measured is not None or not ended_at else (ended_at - started_at).total_seconds(),

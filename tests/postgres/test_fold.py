@@ -34,7 +34,7 @@ METRICS = st.dictionaries(
     max_size=3,
 )
 METADATA = st.dictionaries(
-    st.sampled_from(["tool", "recipe", "ü\\\n\t"]), st.sampled_from(["a", "b\\", None, [1]]), max_size=2
+    st.sampled_from(["tool", "fabmon_lost", "ü\\\n\t"]), st.sampled_from(["a", "b\\", None, [1]]), max_size=2
 )
 KEYS = st.integers(0, 2**64 - 1)
 

@@ -124,14 +124,3 @@ def test_nobody_reads_and_the_program_ends_as_without_us(sidecar: Sidecar, envir
         assert time.monotonic() - begun < 3
         assert running.stderr is not None
         assert len(running.stderr.read()) == 100_000
-
-
-def test_the_copier_is_not_counted(sidecar: Sidecar, environment: dict[str, str]) -> None:
-    script = "head -c 200000000 /dev/zero >&2"
-    line = [*FABMON_RUN, "--app", "x", "--url", sidecar.url, "--", "sh", "-c", script]
-    with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE) as running:
-        assert running.stderr is not None
-        while running.stderr.read(1 << 20):
-            pass
-    metrics = sidecar.expect(2)[-1]["event"]["metrics"]
-    assert 0 < metrics["mem_max_mb"] < 8  # sh and head; the copier is a Python

@@ -83,6 +83,23 @@ def test_a_look_with_children_files_follows_every_thread(proc: Path) -> None:
     assert tree.usage().mem_max_mb == 50
 
 
+def test_a_child_that_is_none_of_the_programs_counts_neither_alive_nor_reaped(proc: Path) -> None:
+    tree = Tree(str(proc), without=100)
+    tree.look()
+    assert tree.usage().mem_max_mb == 40  # of 101 alone
+    program = (
+        "import os, sys, time; from fabmon.sdk.usage import Tree\n"
+        "burn = 'import time\\nwhile time.process_time() < 0.5: pass'\n"
+        "helper = os.posix_spawn(sys.executable, [sys.executable, '-c', burn], os.environ)\n"
+        "tree = Tree(without=helper)\n"
+        "tree.begin(os.posix_spawnp('sleep', ['sleep', '1'], os.environ))\n"
+        "while tree.reap() is None: time.sleep(0.01)\n"
+        "print(tree.usage().cpu_user_s)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=20)
+    assert float(done.stdout) < 0.4
+
+
 def test_what_still_runs_at_the_end_is_counted(proc: Path) -> None:
     tick = os.sysconf("SC_CLK_TCK")
     usage = Tree(str(proc)).usage()

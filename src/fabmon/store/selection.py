@@ -7,6 +7,8 @@ from uuid import UUID
 import msgspec
 from psycopg import sql
 
+from fabmon.wire.event import LOST
+
 # What a row shows, in this order, per entity type: the name in the answer and the SQL behind it.
 _SHARED: Final = {
     "app_id": "app_id",
@@ -15,6 +17,8 @@ _SHARED: Final = {
     "site_id": "site_id",
     "job_key": "job_key",
     "status": "status",
+    # Its last event says so, and it has not ended: any later event takes it back.
+    "lost": f"(status = 'running' and coalesce(metadata_pos ->> '{LOST}' = last_pos, false))",
     "started_at": "started_at",
     "ended_at": "ended_at",
     "duration_s": "duration_s",

@@ -7,12 +7,10 @@
 <address> stands for the sidecar's URL, so that no event reaches a sidecar that it was not meant for. A file that is claimed
 while its process still adds to it is written again, as a whole, under its old name; to send the same event twice does no
 harm, since an idempotency key is stored once. Where files cannot be locked, a claim is free again after 10 minutes.
-
-Only plain files of our own user, or of the directory's owner, are looked at: whoever else may write there is not heard.
+Which files are trusted: trust.py.
 """
 
 import os
-import stat
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -22,13 +20,12 @@ from uuid import uuid4
 
 from fabmon.unsent.locks import can_lock, lock, open_plain
 from fabmon.unsent.lost import settle
+from fabmon.unsent.trust import FILE_LIMIT_BYTES, is_trusted
 
 FILES_LIMIT: Final = 1000
 BYTES_LIMIT: Final = 256 * 1024 * 1024
 # A file grows to about this size, then the next one begins.
 CHUNK_BYTES: Final = 1024 * 1024
-# Nothing of ours is larger: a chunk, and one event more.
-FILE_LIMIT_BYTES: Final = 4 * 1024 * 1024
 CLAIM_SECONDS: Final = 600.0
 BATCH_EVENTS: Final = 500
 
@@ -190,14 +187,9 @@ def _store(shelf: Shelf, gathered: list[bytes], paths: list[Path]) -> None:
 
 def _is_ours(path: Path) -> bool:
     try:
-        return _is_trusted(path.lstat(), path.parent)
+        return is_trusted(path.lstat(), path.parent)
     except OSError:
         return False
-
-
-def _is_trusted(found: os.stat_result, directory: Path) -> bool:
-    plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_size <= FILE_LIMIT_BYTES
-    return plain and (os.name == "nt" or found.st_uid in (os.geteuid(), directory.stat().st_uid))
 
 
 def _hold(taken: Path, *, new: bool) -> int | None:
@@ -210,7 +202,7 @@ def _hold(taken: Path, *, new: bool) -> int | None:
         ours = new or time.time() > os.fstat(held).st_mtime + CLAIM_SECONDS
         with suppress(OSError):  # a file system without locks
             ours = lock(held) if can_lock() else ours
-        if ours and os.path.samestat(os.fstat(held), taken.lstat()) and _is_trusted(os.fstat(held), taken.parent):
+        if ours and os.path.samestat(os.fstat(held), taken.lstat()) and is_trusted(os.fstat(held), taken.parent):
             return held
     except OSError:
         pass  # it has gone

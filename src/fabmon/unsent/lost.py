@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from fabmon.unsent.locks import can_lock, lock, open_plain
+from fabmon.unsent.trust import FILE_LIMIT_BYTES, is_trusted
 from fabmon.wire.codec import decode_object
+from fabmon.wire.event import LOST
 from fabmon.wire.plain import at, encode, event_of, id_of_name
 
-LOST: Final = "fabmon_lost"
 WHY: Final = "fabmon run was killed; what became of its program is not known"
-_MARK_LIMIT_BYTES: Final = 1024 * 1024
 
 
 def settle(directory: Path, address: str) -> None:
@@ -27,7 +27,8 @@ def settle(directory: Path, address: str) -> None:
         except OSError:
             continue
         try:
-            if lock(mark) and os.path.samestat(os.fstat(mark), path.lstat()):
+            found = os.fstat(mark)
+            if is_trusted(found, directory) and lock(mark) and os.path.samestat(found, path.lstat()):
                 _settle(mark, path)
         except OSError:
             continue  # settled by another, or the disk is full: the next one tries again
@@ -36,7 +37,7 @@ def settle(directory: Path, address: str) -> None:
 
 
 def _settle(mark: int, path: Path) -> None:
-    whole = os.pread(mark, _MARK_LIMIT_BYTES, 0).rpartition(b"\n")[0]  # a torn line is none
+    whole = os.pread(mark, FILE_LIMIT_BYTES, 0).rpartition(b"\n")[0]  # a torn line is none
     started = decode_object(whole.partition(b"\n")[0])
     if started is None:
         path.unlink()

@@ -24,6 +24,9 @@ METADATA_LIMIT_BYTES: Final = 64 * 1024
 DEPTH_LIMIT: Final = 64
 AHEAD_LIMIT: Final = timedelta(hours=24)
 
+# In the metadata of a `metric` event: who watched over the run is gone, and nobody knows how it goes on (unsent/lost.py).
+LOST: Final = "fabmon_lost"
+
 SITE_ID_PATTERN: Final = r"\A[A-Za-z0-9._-]{1,64}\Z"
 
 Kind = Literal["started", "progress", "metric", "finished", "error", "canceled"]

@@ -16,6 +16,7 @@ class _Run(msgspec.Struct, kw_only=True):
     site_id: str
     job_key: str | None
     status: Status
+    lost: bool
     started_at: datetime
     ended_at: datetime | None
     duration_s: float | None
