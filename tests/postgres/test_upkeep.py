@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from fabmon.store.events import write_events
 from fabmon.store.pool import Pool
-from fabmon.store.schema import Schema
+from fabmon.store.schema import open_schema
 from fabmon.store.upkeep import keep_up
 from tests.make import event
 
@@ -13,9 +13,9 @@ TODAY = datetime.now(UTC).date()
 
 
 async def round_of(pool: Pool, event_days: int = 30, job_days: int = 400) -> bool:
-    schema = Schema(pool)
-    await schema.check()
-    return await keep_up(pool, schema.timescaledb is not None, event_days, job_days)
+    async with open_schema(pool) as schema:
+        await schema.check()
+        return await keep_up(pool, schema.timescaledb is not None, event_days, job_days)
 
 
 async def one(pool: Pool, text: str) -> object:

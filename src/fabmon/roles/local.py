@@ -41,7 +41,7 @@ from fabmon.store.embedded import open_embedded
 from fabmon.store.events import write_events
 from fabmon.store.migrate import migrate
 from fabmon.store.pool import open_pool
-from fabmon.store.schema import Schema
+from fabmon.store.schema import Schema, open_schema
 from fabmon.store.upkeep import upkeep
 from fabmon.stream.follow import follow
 from fabmon.stream.hub import Hub
@@ -67,10 +67,10 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
         open_spool(settings.spool_path, limits_of(settings)) as spool,
         _database(settings) as url,
         open_pool(url, settings.pool_max_size) as pool,
+        open_schema(pool) as schema,
     ):
         site_id = settings.site_id or None
         upstream = Upstream("database")
-        schema = Schema(pool)
         await _wait_for_database(schema, settings.database_wait_s, upstream)
         hub = Hub(settings.stream_max_readers)
         commits = Commits()
