@@ -39,6 +39,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Annotated[
         str, Meta(pattern="^(debug|info|warning|error)$", description="Least level that is logged.")
     ] = "info"
+    request_log: Annotated[
+        bool, Meta(description="A line for each request, at `info`; none for health checks that went well.")
+    ] = True
     tls_cert: Annotated[str, Meta(description="Certificate chain (PEM) to serve HTTPS with; empty: plain HTTP.")] = ""
     tls_key: Annotated[str, Meta(description="Its key, without a pass phrase; empty: it stands in tls_cert.")] = ""
     tls_client_ca: Annotated[str, Meta(description="CA (PEM); callers must present a certificate of it.")] = ""

@@ -2,12 +2,12 @@
 
 import os
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fabmon import logs
-from fabmon.settings import CentralSettings, LocalSettings, SidecarSettings, load
+from fabmon.settings import CentralSettings, LocalSettings, Settings, SidecarSettings, load
 
 
 class RoleName(StrEnum):
@@ -40,23 +40,27 @@ def serve(
         "tls_client_ca": tls_client_ca,
     }
     # Imported by the role that runs: other commands start sooner, and a sidecar holds less.
-    from fabmon.run import run_role
-
     if role is RoleName.sidecar:
         from fabmon.roles.sidecar import open_sidecar
 
         sidecar = load(SidecarSettings, os.environ, flags)
-        logs.configure(role, sidecar.log_level)
-        run_role(open_sidecar(sidecar), sidecar, sidecar.port, with_parent=with_parent)
+        _run(role, open_sidecar(sidecar), sidecar, sidecar.port, with_parent)
     elif role is RoleName.local:
         from fabmon.roles.local import open_local
 
         local = load(LocalSettings, os.environ, flags)
-        logs.configure(role, local.log_level)
-        run_role(open_local(local), local, local.port, with_parent=with_parent)
+        _run(role, open_local(local), local, local.port, with_parent)
     else:
         from fabmon.roles.central import open_central
 
         central = load(CentralSettings, os.environ, flags)
-        logs.configure(role, central.log_level)
-        run_role(open_central(central), central, central.port, with_parent=with_parent)
+        _run(role, open_central(central), central, central.port, with_parent)
+
+
+def _run(role: str, opened: Any, settings: Settings, port: int, with_parent: bool) -> None:
+    from fabmon.run import run_role
+    from fabmon.spans import exporting
+
+    logs.configure(role, settings.log_level, requests=settings.request_log)
+    with exporting(role):
+        run_role(opened, settings, port, with_parent=with_parent)

@@ -15,6 +15,7 @@ import msgspec
 
 from fabmon.errors import BadEvent, FabmonError, Overloaded
 from fabmon.logs import Log
+from fabmon.trace import Carried, current
 from fabmon.wire.event import Batch, Event, Receipt, Rejection, Sink
 
 log = Log("fabmon.commit")
@@ -35,6 +36,7 @@ class Group(msgspec.Struct, frozen=True):
 
     events: Sequence[Event]
     raws: Sequence[bytes]
+    requests: Sequence[Carried] = ()
 
 
 Write = Callable[[Group], Awaitable[Outcome]]
@@ -60,6 +62,7 @@ class _Waiting(msgspec.Struct):
     batch: Batch
     bytes: int
     done: asyncio.Future[Receipt]
+    request: Carried | None = None
 
 
 @asynccontextmanager
@@ -78,7 +81,7 @@ async def group_commit(write: Write, bounds: Bounds, *, in_flight: int, name: st
 
     async def sink(batch: Batch) -> Receipt:
         nonlocal waiting_events, waiting_bytes
-        entry = _Waiting(batch, sum(map(len, batch.raws)), loop.create_future())
+        entry = _Waiting(batch, sum(map(len, batch.raws)), loop.create_future(), current.get())
         if waiting and (
             waiting_events + len(batch.events) > bounds.waiting_events
             or waiting_bytes + entry.bytes > bounds.waiting_bytes
@@ -140,6 +143,7 @@ async def _write_and_settle(write: Write, entries: Sequence[_Waiting]) -> None:
     group = Group(
         [event for entry in entries for event in entry.batch.events],
         [raw for entry in entries for raw in entry.batch.raws],
+        [entry.request for entry in entries if entry.request is not None],
     )
     try:
         outcome = await _write_or_split(write, group)
@@ -173,8 +177,8 @@ async def _write_or_split(write: Write, group: Group) -> Outcome:
         if len(group.events) == 1:
             return Outcome(rejected={0: Rejection(0, error.code, str(error))})
     middle = len(group.events) // 2
-    first = await _write_or_split(write, Group(group.events[:middle], group.raws[:middle]))
-    second = await _write_or_split(write, Group(group.events[middle:], group.raws[middle:]))
+    first = await _write_or_split(write, Group(group.events[:middle], group.raws[:middle], group.requests))
+    second = await _write_or_split(write, Group(group.events[middle:], group.raws[middle:], group.requests))
     first.duplicates |= {middle + place for place in second.duplicates}
     first.rejected |= {middle + place: why for place, why in second.rejected.items()}
     return first

@@ -13,12 +13,17 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
+from fabmon import spans
 from fabmon.errors import PeerRefused, PeerUnavailable
+from fabmon.logs import REQUEST_LINES, Log
 from fabmon.peer.backoff import asked_to_wait
 from fabmon.peer.tls import handshake_failure
+from fabmon.trace import Carried, current, joined
 from fabmon.version import __version__
 from fabmon.wire.codec import decode_object
 from fabmon.wire.event import Rejection
+
+log = Log("fabmon.peer")
 
 # 10,000 jobs with all they carry; an endless answer must end somewhere.
 _ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
@@ -27,6 +32,7 @@ _SILENCE_SECONDS: Final = 30.0
 # aiohttp rounds what is longer up to a whole second of its clock; a deadline is one.
 _ROUNDED_FROM_SECONDS: Final = 1e9
 _TRY_AGAIN: Final = frozenset({408, 425, 429})  # and all from 500 on
+_MOST_IDS_SAID: Final = 200
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -72,14 +78,19 @@ class Peer:
         self._deadline_seconds = deadline_seconds
 
     async def send_batch(
-        self, raws: Sequence[bytes], timeout_seconds: float, headers: Mapping[str, str] | None = None
+        self,
+        raws: Sequence[bytes],
+        timeout_seconds: float,
+        headers: Mapping[str, str] | None = None,
+        requests: Sequence[Carried] = (),
     ) -> Sent:
-        """Send events; when this returns, all but the rejected are durable at the peer.
+        """Send events, those of *requests*; when this returns, all but the rejected are durable at the peer.
 
         Raises PeerUnavailable (any of them may have arrived) or PeerRefused (none has).
         """
         body = b"[" + b",".join(raws) + b"]"
-        answer = await self._ask("POST", "/v1/ingest/events:batch", timeout_seconds, body, headers=headers)
+        path = "/v1/ingest/events:batch"
+        answer = await self._ask("POST", path, timeout_seconds, body, headers=headers, requests=requests)
         if answer.status in (200, 207, 422):
             receipt = decode_object(answer.body)
             if receipt is not None and isinstance(receipt.get("rejected"), list):
@@ -106,8 +117,13 @@ class Peer:
         The deadline holds for the head, and then for each part (30 s). Raises PeerUnavailable, also between parts.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=head_timeout_seconds, sock_read=_SILENCE_SECONDS)
+        carried = joined([request] if (request := current.get()) else [])
         opening = self._session.get(
-            self.url + path, params=list(query), headers=headers, timeout=timeout, allow_redirects=False
+            self.url + path,
+            params=list(query),
+            headers={**headers, **carried.headers()},
+            timeout=timeout,
+            allow_redirects=False,
         )
         try:
             async with asyncio.timeout(head_timeout_seconds):
@@ -135,6 +151,38 @@ class Peer:
         body: bytes | None = None,
         query: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
+        requests: Sequence[Carried] = (),
+    ) -> Answer:
+        parents = requests or [request for request in [current.get()] if request]
+        carried = joined(parents)
+        if len(parents) > 1 and REQUEST_LINES.on:
+            ids = ",".join(request.request_id for request in parents[:_MOST_IDS_SAID])
+            log.info("requests.joined", request_id=carried.request_id, count=len(parents), of=ids)
+        if not spans.on():
+            return await self._call(
+                method, path, timeout_seconds, body, query, {**(headers or {}), **carried.headers()}
+            )
+        attributes = {"url.full": self.url + path, "fabmon.request_id": carried.request_id}
+        span, traceparent = spans.begin(f"{method} {path}", "CLIENT", parents, attributes)
+        carried = msgspec.structs.replace(carried, traceparent=traceparent)
+        status = None
+        try:
+            answer = await self._call(
+                method, path, timeout_seconds, body, query, {**(headers or {}), **carried.headers()}
+            )
+            status = answer.status
+            return answer
+        finally:
+            spans.end(span, status)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        timeout_seconds: float,
+        body: bytes | None,
+        query: Sequence[tuple[str, str]],
+        headers: Mapping[str, str],
     ) -> Answer:
         kind: Mapping[str, str] = {"content-type": "application/json"} if body is not None else {}
         timeout = aiohttp.ClientTimeout(total=timeout_seconds, ceil_threshold=_ROUNDED_FROM_SECONDS)
@@ -144,7 +192,7 @@ class Peer:
                 self.url + path,
                 data=body,
                 params=list(query),
-                headers={**kind, **(headers or {})},
+                headers={**kind, **headers},
                 timeout=timeout,
                 allow_redirects=False,
             ) as response:

@@ -53,7 +53,7 @@ async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
     ):
 
         async def send(group: Group) -> Outcome:
-            sent = await peer.send_batch(group.raws, settings.forward_timeout_s, contact_headers(spool))
+            sent = await peer.send_batch(group.raws, settings.forward_timeout_s, contact_headers(spool), group.requests)
             return Outcome(rejected={why.index: why for why in sent.rejected})
 
         async def deliver(raws: Sequence[bytes], patience_seconds: float) -> Sent:
