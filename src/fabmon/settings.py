@@ -93,10 +93,19 @@ class SidecarSettings(SpoolSettings, frozen=True, kw_only=True):
     ca: Annotated[str, Meta(description="CA (PEM) of the Local API; empty: those of the system.")] = ""
     client_cert: Annotated[str, Meta(description="Certificate (PEM) to present to the Local API.")] = ""
     client_key: Annotated[str, Meta(description="Its key, without a pass phrase.")] = ""
+    unsent_dirs: Annotated[
+        str,
+        Meta(description="Where jobs leave what no sidecar took, comma-separated; empty: `unsent` in data_dir."),
+    ] = ""
 
     @property
     def spool_path(self) -> Path:
         return Path(self.spool_dir) if self.spool_dir else self.data_path / "sidecar-spool"
+
+    @property
+    def unsent_paths(self) -> list[Path]:
+        named = [Path(name.strip()) for name in self.unsent_dirs.split(",") if name.strip()]
+        return named or [self.data_path / "unsent"]
 
 
 class LocalSettings(SpoolSettings, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ accept -> group commit -> peer (the site's Local API)
              \\ away, refusing or too slow: spool -> replay -> peer
 """
 
+import platform
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,11 +22,13 @@ from fabmon.ingest.openlineage import openlineage_routes
 from fabmon.ingest.ping import ping_routes
 from fabmon.peer.client import Sent, open_peer
 from fabmon.peer.tls import client_context
+from fabmon.relay.collect import collect
 from fabmon.relay.contact import contact_headers, keep_contact
 from fabmon.relay.forward import Upstream, forward
 from fabmon.relay.replay import replay
 from fabmon.relay.report import refresh_metrics, spool_health, upstream_health
 from fabmon.roles.described import SIDECAR
+from fabmon.sdk.address import Address
 from fabmon.settings import SidecarSettings
 from fabmon.spool.limits import limits_of
 from fabmon.spool.spool import open_spool
@@ -89,4 +92,11 @@ async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
                 *openlineage_routes(sink, "sidecar", settings.site_id or None),
                 *health_routes(health, {"spool": spool_ready}, refresh, metrics.SPOOLED),
             ]
-            yield Role(build_app([*routes, openapi_route(routes, SIDECAR, "fabmon sidecar")], access))
+            async with collect(settings.unsent_paths, _own_addresses(settings), sink, settings.site_id or None):
+                yield Role(build_app([*routes, openapi_route(routes, SIDECAR, "fabmon sidecar")], access))
+
+
+def _own_addresses(settings: SidecarSettings) -> set[str]:
+    """The short names of the URLs by which programs on this machine may know us."""
+    hosts = {"localhost", "127.0.0.1", "::1", settings.host, platform.node()}
+    return {Address(bool(settings.tls_cert), host, settings.port).short_name for host in hosts if host}

@@ -1,0 +1,126 @@
+"""The sidecar and the files that jobs have left: which it takes, which not, and what it does when it cannot deliver."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fabmon.errors import SpoolFull
+from fabmon.relay import collect as module
+from fabmon.relay.collect import collect
+from fabmon.unsent import files
+from fabmon.unsent.files import keep
+from fabmon.wire.event import Batch, Receipt
+from tests.fixtures.roles import eventually_async
+from tests.make import event_bytes
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links, owners and locks")
+
+
+class Taker:
+    """A sink that remembers, and refuses all while `full`."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.full = False
+        self.asked = 0
+
+    async def __call__(self, batch: Batch) -> Receipt:
+        self.asked += 1
+        if self.full:
+            raise SpoolFull("full")
+        self.batches.append(batch)
+        return Receipt(spooled=len(batch.events))
+
+    @property
+    def lines(self) -> list[bytes]:
+        return [raw for batch in self.batches for raw in batch.raws]
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+async def test_files_of_its_addresses_are_delivered_in_batches_and_removed(tmp_path: Path) -> None:
+    lines = [event_bytes(at=n) for n in range(1500)]
+    keep(tmp_path, "abc-1", lines)
+    keep(tmp_path, "def-1", lines[:2])
+    keep(tmp_path, "other-1", lines[:3])
+    taker = Taker()
+    async with collect([tmp_path], ["abc", "def"], taker, "fab1"):
+        await eventually_async(lambda: names(tmp_path) == ["other-1.jsonl"])
+    assert sorted(taker.lines) == sorted([*lines, *lines[:2]])
+    assert sorted(len(batch.events) for batch in taker.batches) == [2, 500, 1000]
+
+
+async def test_what_breaks_a_rule_goes_and_harms_no_neighbour(tmp_path: Path) -> None:
+    good = event_bytes()
+    keep(tmp_path, "abc-1", [event_bytes(site="fab2"), good, b"no json", b""])
+    taker = Taker()
+    async with collect([tmp_path], ["abc"], taker, "fab1"):
+        await eventually_async(lambda: not names(tmp_path))
+    assert taker.lines == [good]
+
+
+async def test_what_cannot_be_kept_now_is_left_and_taken_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
+    keep(tmp_path, "abc-1", [event_bytes()])
+    taker = Taker()
+    taker.full = True
+    async with collect([tmp_path / "nowhere", tmp_path], ["abc"], taker, None):
+        await eventually_async(lambda: taker.asked >= 2)
+        assert len(names(tmp_path)) == 1
+        taker.full = False
+        await eventually_async(lambda: not names(tmp_path))
+    assert len(taker.lines) == 1
+
+
+def link(path: Path, elsewhere: Path) -> None:
+    path.symlink_to(elsewhere)
+
+
+def hard_link(path: Path, elsewhere: Path) -> None:
+    path.hardlink_to(elsewhere)
+
+
+def too_large(path: Path, elsewhere: Path) -> None:
+    path.write_bytes((event_bytes() + b"\n") * 20_000)
+
+
+def of_a_stranger(path: Path, elsewhere: Path) -> None:
+    path.write_bytes(event_bytes())
+    os.chown(path, 54321, -1)
+
+
+def a_pipe(path: Path, elsewhere: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("make", [link, hard_link, too_large, of_a_stranger, a_pipe])
+@pytest.mark.parametrize("name", ["abc-1.jsonl", "abc-1.jsonl.taken", "abc-1.run"])
+async def test_nothing_but_plain_files_of_its_own_is_touched(
+    tmp_path: Path, make: Callable[[Path, Path], None], name: str
+) -> None:
+    if make is of_a_stranger and os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    elsewhere = tmp_path / "secret"
+    elsewhere.write_bytes(event_bytes() + b"\n")
+    directory = tmp_path / "unsent"
+    directory.mkdir()
+    make(directory / name, elsewhere)
+    keep(directory, "abc-2", [event_bytes()])
+    taker = Taker()
+    async with collect([directory], ["abc"], taker, None):
+        await eventually_async(lambda: names(directory) == [name])
+    assert len(taker.lines) == 1
+    assert elsewhere.exists()
+
+
+async def test_two_sidecars_do_not_take_the_same_file(tmp_path: Path) -> None:
+    keep(tmp_path, "abc-1", [event_bytes()])
+    with files.claims(tmp_path, "abc") as found:
+        assert len(next(found).lines) == 1
+        with files.claims(tmp_path, "abc") as again:
+            assert list(again) == []
