@@ -12,6 +12,12 @@ from tests.make import event_dict, life
 pytestmark = pytest.mark.one_lane
 
 
+@pytest.fixture
+def sidecar(make_role: StartRole, local: Service) -> Service:
+    """The real one; the tests of reporting have a stub of that name (conftest.py)."""
+    return make_role("sidecar", FABMON_LOCAL_URL=local.url).start()
+
+
 def families(service: Service) -> set[str]:
     text = service.get("/metrics").body.decode()
     return set(re.findall(r"^# TYPE (fabmon_\w+) ", text, re.MULTILINE))

@@ -17,6 +17,12 @@ from tests.fixtures.stub_sidecar import FABMON_RUN
 from tests.make import event_dict, life
 
 
+@pytest.fixture
+def sidecar(make_role: StartRole, local: Service) -> Service:
+    """The real one; the tests of reporting have a stub of that name (conftest.py)."""
+    return make_role("sidecar", FABMON_LOCAL_URL=local.url).start()
+
+
 @pytest.mark.one_lane
 def test_a_program_run_as_a_job_is_seen_in_central(sidecar: Service, central: Service) -> None:
     burn = "import time; a = bytearray(80 << 20)\nwhile time.process_time() < 0.4: sum(range(9999))\ntime.sleep(0.3)"
@@ -24,7 +30,9 @@ def test_a_program_run_as_a_job_is_seen_in_central(sidecar: Service, central: Se
     assert subprocess.run([*command, burn], check=False).returncode == 0
     assert subprocess.run([*command, "import sys; sys.exit(3)"], check=False).returncode == 3
 
-    failed, done = central.get("/v1/jobs?site=fab1&app_name=yield").json["items"]
+    ended = "/v1/jobs?site=fab1&app_name=yield&status=!running"
+    eventually(lambda: central.get(ended).json["count"] == 2)  # they are sent while the program is gone already
+    failed, done = central.get(ended).json["items"]
     assert (failed["status"], failed["metrics"]["exit_code"], done["status"]) == ("failed", 3.0, "succeeded")
     assert (done["job_key"], done["site_id"]) == ("LOT-9", "fab1")
     assert 0.35 <= done["cpu_user_s"] + done["cpu_system_s"] <= 3

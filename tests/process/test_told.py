@@ -23,6 +23,12 @@ PARENT = "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
 
 
+@pytest.fixture
+def sidecar(make_role: StartRole, local: Service) -> Service:
+    """The real one; the tests of reporting have a stub of that name (conftest.py)."""
+    return make_role("sidecar", FABMON_LOCAL_URL=local.url).start()
+
+
 def lines(service: Service, event: str = "request") -> list[dict[str, Any]]:
     return [line for text in service.log.splitlines() if (line := json.loads(text))["event"] == event]
 
