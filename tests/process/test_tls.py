@@ -1,6 +1,5 @@
 """TLS between real roles, over a CA of the tests' own: who gets in, and what both ends say when somebody does not."""
 
-import datetime
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -8,44 +7,13 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.fixtures.papers import Papers
 from tests.fixtures.roles import Service, StartRole, eventually, free_port
 from tests.fixtures.sse import open_stream
 from tests.make import event_dict, life
 from tests.process.test_start import fabmon
 
 pytestmark = pytest.mark.one_lane
-
-
-class Papers:
-    """Files of two authorities; `ours` is the one that the roles trust."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        ours, theirs = trustme.CA(organization_name="ours"), trustme.CA(organization_name="theirs")
-        self.ca, self.other_ca = self._ca("ours.pem", ours), self._ca("theirs.pem", theirs)
-        yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
-        self.server = self._issue("server.pem", ours)
-        self.expired = self._issue("expired.pem", ours, yesterday)
-        self.client = self._issue("client.pem", ours)
-        self.stranger = self._issue("stranger.pem", theirs)
-        self.asking = ssl.create_default_context(cafile=self.ca)
-        self.asking.load_cert_chain(self.client)
-        self.trusting_all = ssl.create_default_context(cafile=self.ca)
-        self.trusting_all.load_cert_chain(self.client)
-        self.trusting_all.check_hostname = False
-        self.trusting_all.verify_mode = ssl.CERT_NONE
-
-    def _ca(self, name: str, authority: trustme.CA) -> str:
-        path = self._directory / name
-        authority.cert_pem.write_to_path(path)
-        return str(path)
-
-    def _issue(self, name: str, authority: trustme.CA, until: datetime.datetime | None = None) -> str:
-        begin = until and until - datetime.timedelta(days=30)
-        certificate = authority.issue_cert("127.0.0.1", "localhost", not_before=begin, not_after=until)
-        path = self._directory / name
-        certificate.private_key_and_cert_chain_pem.write_to_path(path)
-        return str(path)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from fabmon.wire.codec import decode_object
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
+    from ssl import SSLSocket
 
 CONNECT_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 1.5
@@ -100,14 +101,41 @@ class Post:
             sock.settimeout(ANSWER_SECONDS)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._address.secure:
-                import ssl
-
-                sock = ssl.create_default_context().wrap_socket(sock, server_hostname=self._address.host)
+                sock = self._secured(sock)
         except BaseException:
             sock.close()
             raise
         connection.sock = sock
         return connection
+
+    def _secured(self, sock: socket.socket) -> "SSLSocket":
+        """*sock* with TLS, as FABMON_CA, FABMON_CLIENT_CERT and FABMON_CLIENT_KEY say. Raises PeerRefused, OSError."""
+        import ssl
+
+        from fabmon.peer.tls import client_context, handshake_failure
+
+        files = [self._environment.get(f"FABMON_{name}", "") for name in ("CA", "CLIENT_CERT", "CLIENT_KEY")]
+        deadline = monotonic() + ANSWER_SECONDS
+        secured = client_context(*files).wrap_socket(
+            sock, server_hostname=self._address.host, do_handshake_on_connect=False
+        )
+        secured.setblocking(False)
+        try:
+            while True:
+                try:
+                    secured.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    _wait(secured, selectors.EVENT_READ, deadline - monotonic(), self._meanwhile)
+                except ssl.SSLWantWriteError:
+                    _wait(secured, selectors.EVENT_WRITE, deadline - monotonic(), self._meanwhile)
+        except BaseException as error:
+            secured.close()
+            if isinstance(error, ssl.SSLError):
+                raise PeerRefused(handshake_failure(error), status=0) from None
+            raise
+        secured.settimeout(ANSWER_SECONDS)
+        return secured
 
 
 def _connect(host: str, port: int, meanwhile: Callable[[], None]) -> socket.socket:
