@@ -6,6 +6,17 @@ language plpgsql as $$
 declare
     taken bigint;
 begin
+    -- Nearly always all are new. Without ON CONFLICT each is looked for once, not twice.
+    begin
+        insert into event_key (idempotency_key, site_id)
+        select idempotency_key, site_id
+        from unnest(keys, sites) as incoming (idempotency_key, site_id)
+        order by idempotency_key, site_id collate "C";
+        return '{}';
+    exception
+        when unique_violation then
+            null; -- undone; which ones is found out below
+    end;
     insert into event_key (idempotency_key, site_id)
     select idempotency_key, site_id
     from unnest(keys, sites) as incoming (idempotency_key, site_id)
