@@ -12,7 +12,7 @@ import pytest
 
 from tests.fixtures.lanes import LANES, TEST_URL
 
-pytest_plugins = ["tests.fixtures.database", "tests.fixtures.roles"]
+pytest_plugins = ["tests.fixtures.database", "tests.fixtures.roles", "tests.fixtures.servers"]
 
 ALL_LANES = ("embedded", "timescale")
 

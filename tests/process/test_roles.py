@@ -4,14 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPException
 
 import pytest
 
+from tests.fixtures.reporting import drained, more, reporting, stored
 from tests.fixtures.roles import Service, StartRole, eventually
 from tests.fixtures.stub_sidecar import FABMON_RUN
 from tests.make import event_dict, life
@@ -68,22 +65,22 @@ def test_a_sidecar_without_its_site_spools_and_delivers_later(sidecar: Service, 
     assert (health["status"], health["spool_count"]) == ("degraded", 5)
     assert health["oldest_pending_age_s"] >= 0
     local.start()
-    eventually(lambda: sidecar.get("/v1/healthz").json["spool_count"] == 0)
+    drained(sidecar)
     assert local.get("/v1/jobs").json["count"] == 2
 
 
 @pytest.mark.one_lane
 def test_sigterm_finishes_what_was_accepted(sidecar: Service, local: Service) -> None:
-    with _reporting(sidecar) as accepted:
+    with reporting(sidecar) as accepted:
         eventually(lambda: len(accepted) > 50)
         assert sidecar.stop() == 0
-    with _reporting(local) as more:
+    with reporting(local) as more:
         eventually(lambda: len(more) > 50)
         assert local.stop() == 0
     sidecar.start()
     local.start()
-    eventually(lambda: sidecar.get("/v1/healthz").json["spool_count"] == 0)
-    assert _stored(local) >= {*accepted, *more}
+    drained(sidecar)
+    assert stored(local) >= {*accepted, *more}
 
 
 def test_kill_of_the_sidecar_and_of_local_loses_no_acknowledged_event(
@@ -91,14 +88,14 @@ def test_kill_of_the_sidecar_and_of_local_loses_no_acknowledged_event(
 ) -> None:
     accepted: list[str] = []
     for victim in (sidecar, local, sidecar, local) * soak:
-        with _reporting(sidecar) as these:
-            _more(these, 60)
+        with reporting(sidecar) as these:
+            more(these, 60)
             victim.kill()
             victim.start("/livez")
-            _more(these, 60)
+            more(these, 60)
         accepted += these
-    eventually(lambda: sidecar.get("/v1/healthz").json["spool_count"] == 0)
-    assert _stored(local) >= set(accepted)
+    drained(sidecar)
+    assert stored(local) >= set(accepted)
 
 
 def test_local_serves_from_its_spool_while_its_database_is_away(make_role: StartRole, database_url: str) -> None:
@@ -113,7 +110,7 @@ def test_local_serves_from_its_spool_while_its_database_is_away(make_role: Start
     assert local.stop() == 0
     # The same spool, over a database that is there.
     again = make_role("local", FABMON_DATABASE_URL=database_url, FABMON_DATA_DIR=local.data_dir).start()
-    eventually(lambda: again.get("/v1/healthz").json["spool_count"] == 0)
+    drained(again)
     assert again.get("/v1/jobs").json["count"] == 1
 
 
@@ -121,59 +118,15 @@ def test_kill_of_postgres_loses_no_acknowledged_event(make_role: StartRole) -> N
     local = make_role("local", FABMON_SITE_ID="fab1").start()  # the embedded server, with fsync on
     accepted: list[str] = []
     for _ in range(2):
-        with _reporting(local) as these:
-            _more(these, 60)
+        with reporting(local) as these:
+            more(these, 60)
             _kill_postmaster(local)
-            _more(these, 60)
+            more(these, 60)
         accepted += these
     eventually(lambda: local.get("/readyz").status == 200, 30)
-    eventually(lambda: local.get("/v1/healthz").json["spool_count"] == 0, 30)
-    assert _stored(local) >= set(accepted)
+    drained(local)
+    assert stored(local) >= set(accepted)
     assert local.stop() == 0
-
-
-def _more(accepted: list[str], count: int) -> None:
-    """Wait until *count* more were accepted."""
-    wanted = len(accepted) + count
-    eventually(lambda: len(accepted) > wanted)
-
-
-@contextmanager
-def _reporting(service: Service) -> Iterator[list[str]]:
-    """Four clients that send one job's first event after another; the list holds the ids that were answered 2xx."""
-    accepted: list[str] = []
-    stopped = threading.Event()
-
-    def report() -> None:
-        while not stopped.is_set():
-            event = event_dict()
-            try:
-                reply = service.ask("POST", "/v1/ingest/events", event, timeout=15)
-            except (OSError, HTTPException):
-                time.sleep(0.01)  # it is being killed, perhaps in the middle of an answer, or starts again
-                continue
-            if reply.status == 200:
-                accepted.append(event["entity"]["id"])
-
-    threads = [threading.Thread(target=report) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield accepted
-    finally:
-        stopped.set()
-        for thread in threads:
-            thread.join(30)
-
-
-def _stored(local: Service) -> set[str]:
-    found: set[str] = set()
-    cursor = ""
-    while cursor is not None:
-        page = local.get("/v1/jobs?limit=10000" + (f"&cursor={cursor}" if cursor else "")).json
-        found |= {item["job_id"] for item in page["items"]}
-        cursor = page["next_cursor"]
-    return found
 
 
 def _kill_postmaster(local: Service) -> None:

@@ -75,16 +75,26 @@ async def open_pool(url: str, max_size: int) -> AsyncIterator[Pool]:
         await pool.close(timeout=5.0)
 
 
+_NOT_NOW: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.InternalError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.InsufficientPrivilege,
+)
+
+
 @asynccontextmanager
 async def translated(what: str) -> AsyncIterator[None]:
     """Turn "the database cannot do it now" into StoreUnavailable; *what* says what was being done.
 
-    OperationalError covers a lost connection, a full disk, too many connections, deadlock and serialisation failure; a
-    primary that became a standby answers with ReadOnlySqlTransaction.
+    OperationalError covers a lost connection, a full disk, too many connections, deadlock and serialisation failure,
+    InternalError a damaged table or index; a primary that became a standby answers with ReadOnlySqlTransaction, one that
+    took a right away with InsufficientPrivilege.
     """
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
+    except _NOT_NOW as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise StoreUnavailable(f"{what}: {reason}") from error
 
