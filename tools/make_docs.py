@@ -1,5 +1,7 @@
-"""Write docs/configuration.md from the settings; `make check` fails when it is stale (tests/contract/test_documents.py)."""
+"""Write the pages that are made from the code; tests/contract/test_documents.py fails when one is stale."""
 
+import logging
+import sys
 from pathlib import Path
 
 from fabmon.settings import ROLES, SECRETS, description, variable
@@ -29,4 +31,11 @@ def configuration() -> str:
 
 
 if __name__ == "__main__":
-    Path(__file__).parents[1].joinpath("docs", "configuration.md").write_text(configuration(), encoding="utf-8")
+    root = Path(__file__).parents[1]
+    sys.path.insert(0, str(root))  # as a script it finds its own folder only
+    from tools.api_page import api_page
+
+    logging.disable()  # the roles that describe themselves have nobody to talk to, and say so
+    docs = root / "docs"
+    docs.joinpath("configuration.md").write_text(configuration(), encoding="utf-8")
+    docs.joinpath("api.md").write_text(api_page(), encoding="utf-8")

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from tools.api_page import api_page
 from tools.make_docs import configuration
 
 from fabmon.errors import FabmonError
@@ -16,6 +17,10 @@ _RAISED = r'(?:BadEvent|TooLarge|BadRequest)\([^()]*(?:\([^()]*\)[^()]*)*, "(\w+
 
 def test_the_configuration_page_is_made_from_the_settings() -> None:
     assert (ROOT / "docs" / "configuration.md").read_text() == configuration(), "run `make docs`"
+
+
+def test_the_api_page_is_made_from_what_the_roles_say_of_themselves() -> None:
+    assert (ROOT / "docs" / "api.md").read_text() == api_page(), "run `make docs`"
 
 
 def test_every_setting_named_in_a_document_exists() -> None:

@@ -97,7 +97,7 @@ class Guarded:
         if path in _OPEN or (path in _OPEN_FROM_HERE and _is_from_here(scope)) or scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        needed: ScopeName = "ingest" if path.startswith(_DOORS) else "read"
+        needed = scope_of(path) or "read"
         try:
             token = self._admit(scope, needed)
         except FabmonError as error:
@@ -149,6 +149,13 @@ class Guarded:
             return TooManyFailures("too many failed attempts from this address")
         log.warning("access.refused", why=why, **facts)
         return error
+
+
+def scope_of(path: str) -> ScopeName | None:
+    """What a token must have for *path*, whether there is such a route or not; None where nobody asks."""
+    if path in _OPEN:
+        return None
+    return "ingest" if path.startswith(_DOORS) else "read"
 
 
 def open_access(tokens_file: str, site_id: str | None = None, *, asks_sites: bool = False) -> Access | None:
