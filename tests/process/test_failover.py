@@ -1,4 +1,4 @@
-"""A database of two servers: the primary commits when its standby has the commit too; it is killed, the standby takes over."""
+"""A database of two servers: a commit waits for the standby; the primary is killed, and the standby takes over."""
 
 from collections.abc import Callable
 

@@ -21,7 +21,7 @@ def test_every_route_opens_for_its_scope_and_for_nothing_else(
     role: str, make_role: StartRole, data_dir: Path, database_url: str
 ) -> None:
     file = data_dir / "tokens"
-    headers = {scope: bearer(add_token(file, scope, scope)) for scope in ("ingest", "read", "admin")}  # type: ignore[arg-type]
+    headers = {scope: bearer(add_token(file, scope, scope)) for scope in ("ingest", "read", "admin")}
     headers["expired"] = bearer(_expired(file))
     headers["unknown"] = bearer(new_secret())
     headers["none"] = {}
