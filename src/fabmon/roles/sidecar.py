@@ -38,6 +38,7 @@ from fabmon.wire.event import BATCH_LIMIT_BYTES, BATCH_LIMIT_EVENTS
 _IN_FLIGHT = 4
 _BOUNDS = Bounds(
     group_events=BATCH_LIMIT_EVENTS,
+    group_events_least=1000,  # while the site keeps up, groups grow: each costs a request
     group_bytes=BATCH_LIMIT_BYTES - BATCH_LIMIT_EVENTS - 2,  # the commas and brackets that join them
     waiting_events=50_000,
     waiting_bytes=4 * BATCH_LIMIT_BYTES,
