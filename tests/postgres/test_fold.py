@@ -3,10 +3,12 @@
 import asyncio
 import json
 import random
+import time
 import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -107,6 +109,20 @@ async def test_the_last_of_several_ends_wins_wherever_it_arrives(pool: Pool) -> 
     assert (row["status"], row["duration_s"], row["error_count"]) == ("failed", 8.0, 1)
 
 
+async def test_equal_times_are_decided_by_rank_and_then_by_key(pool: Pool) -> None:
+    run, low, high = str(uuid.uuid4()), str(uuid.UUID(int=uuid.uuid4().int >> 2)), str(uuid.UUID(int=2**128 - 1))
+    # The end has the least key and arrives first; of two that say the same at the same moment the higher key counts.
+    events = [
+        event_dict("finished", run=run, key=low, metadata={"said by": "the end"}),
+        event_dict("progress", run=run, key=high, metrics={"progress": 0.9}, metadata={"said by": "progress"}),
+        event_dict("progress", run=run, metrics={"progress": 0.1}),
+        event_dict("started", run=run),
+    ]
+    await _write(pool, [[each] for each in events])
+    row = await read_run(pool, run)
+    assert (row["status"], row["progress"], row["metadata"]) == ("succeeded", 0.9, {"said by": "the end"})
+
+
 async def test_an_error_that_the_job_survived_does_not_end_it(pool: Pool) -> None:
     run = str(uuid.uuid4())
     await _write(pool, [[event_dict("error", run=run, status="running"), event_dict("progress", run=run, at=1)]])
@@ -149,6 +165,24 @@ async def test_two_writers_with_the_same_keys_in_opposite_order_store_each_once(
     mixed = random.Random(7).sample(events, len(events))
     await asyncio.gather(_write(pool, [events] * 2), _write(pool, [mixed] * 2), _write(pool, [events[::-1]] * 2))
     assert [(await read_run(pool, run))["event_count"] for run in runs] == [2] * len(runs)
+
+
+@pytest.mark.one_lane
+async def test_reverse_order_costs_what_order_costs(pool: Pool) -> None:
+    for count, size in ((10_000, 500), (400, 1)):
+        ordered, backwards = (
+            [event_dict("progress", run=run, at=n, metrics={"progress": n}) for n in range(count)]
+            for run in (str(uuid.uuid4()), str(uuid.uuid4()))
+        )
+        backwards.reverse()
+        took = [0.0, 0.0]
+        for start in range(0, count, size):
+            for place, events in enumerate((ordered, backwards)):
+                batch = _events(events[start : start + size])
+                begun = time.perf_counter()
+                await write_events(pool, batch)
+                took[place] += time.perf_counter() - begun
+        assert took[1] <= 3 * took[0], took
 
 
 async def _row_of(pool: Pool, *happened: tuple[str, float, dict[str, float]]) -> dict[str, Any]:

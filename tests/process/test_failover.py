@@ -1,4 +1,4 @@
-"""A database of two servers: a commit waits for the standby; the primary is killed, and the standby takes over."""
+"""A database of two servers: what the primary commits its standby has too; one is killed, the other takes over."""
 
 from collections.abc import Callable
 
