@@ -61,7 +61,7 @@ limit 10001;
 -- name: job_names
 -- The application names that contain a text. Each step jumps to the next name in the index: their number counts, not
 -- that of the rows.
--- in: pattern text  out: app_name text
+-- in: pattern text, wanted bool (false: those that do not contain it)  out: app_name text
 with recursive names as (
     (select app_name from job order by app_name limit 1)
     union all
@@ -69,12 +69,12 @@ with recursive names as (
     from names
     where names.app_name is not null
 )
-select app_name from names where app_name collate "default" ilike %(pattern)s;
+select app_name from names where (app_name collate "default" ilike %(pattern)s) = %(wanted)s::bool;
 
 -- name: subjob_names
 -- The application names that contain a text. Each step jumps to the next name in the index: their number counts, not
 -- that of the rows.
--- in: pattern text  out: app_name text
+-- in: pattern text, wanted bool (false: those that do not contain it)  out: app_name text
 with recursive names as (
     (select app_name from subjob order by app_name limit 1)
     union all
@@ -82,4 +82,4 @@ with recursive names as (
     from names
     where names.app_name is not null
 )
-select app_name from names where app_name collate "default" ilike %(pattern)s;
+select app_name from names where (app_name collate "default" ilike %(pattern)s) = %(wanted)s::bool;

@@ -16,14 +16,16 @@ from fabmon.store.selection import (
     APP_NAME_LIKE,
     DEFAULT_LIMIT,
     SHOWN,
-    Condition,
     Selection,
     count_sql,
     export_sql,
+    is_one_of,
+    narrow_sql,
     page_sql,
 )
 
 COUNT_LIMIT: Final = 50_000
+FEW_ROWS: Final = 5_000
 _EXPORT_BLOCK_BYTES: Final = 64 * 1024
 
 
@@ -37,9 +39,11 @@ class Page(msgspec.Struct):
 async def read_page(pool: Pool, selection: Selection) -> Page:
     """One page of *selection*; raises StoreUnavailable."""
     async with translated(f"read {selection.entity_type}s"), pool.connection() as connection:
-        text, values = page_sql(await with_names(connection, selection))
+        named = await with_names(connection, selection)
+        text, values = page_sql(named, filter_first=await is_narrow(connection, named))
         try:
-            rows = await (await connection.execute(text, values)).fetchall()
+            # Never prepared: a plan that is kept would be made without the values, and it is they that matter.
+            rows = await (await connection.execute(text, values, prepare=False)).fetchall()
         except psycopg.DataError:
             # Everything else was checked; only a cursor that somebody wrote can hold what PostgreSQL cannot read.
             raise BadParameter("cursor", "not a cursor of this API") from None
@@ -52,11 +56,20 @@ async def read_page(pool: Pool, selection: Selection) -> Page:
     return Page(rows, last)
 
 
+async def is_narrow(connection: Connection, selection: Selection) -> bool:
+    """Whether few rows are left, whatever PostgreSQL thinks of it: then they are found first, and sorted."""
+    asked = narrow_sql(selection, FEW_ROWS)
+    if asked is None:
+        return False
+    row = await (await connection.execute(*asked, prepare=False)).fetchone()
+    return row is not None and int(row["total"]) <= FEW_ROWS
+
+
 async def count(pool: Pool, selection: Selection) -> tuple[int, bool]:
     """How many rows *selection* has on all its pages, and whether that is all: counting stops at 50,000."""
     async with translated("count"), pool.connection() as connection:
         text, values = count_sql(await with_names(connection, selection), COUNT_LIMIT)
-        row = await (await connection.execute(text, values)).fetchone()
+        row = await (await connection.execute(text, values, prepare=False)).fetchone()
     total = int(row["total"]) if row else 0
     return min(total, COUNT_LIMIT), total <= COUNT_LIMIT
 
@@ -83,13 +96,13 @@ async def export(pool: Pool, selection: Selection, form: Literal["csv", "ndjson"
 
 
 async def with_names(connection: Connection, selection: Selection) -> Selection:
-    """The selection with every "contains" replaced by the application names that do."""
+    """The selection with every "contains" replaced by the names that do; or, excluded, by those that do not."""
     conditions = []
     for condition in selection.conditions:
         if condition.text == APP_NAME_LIKE:
-            found = await connection.execute(query(f"{selection.entity_type}_names"), condition.values)
-            names = [row["app_name"] for row in await found.fetchall()]
-            condition = Condition("app_name = any(%(names)s::text[])", {"names": names}, condition.negated)
+            values = {**condition.values, "wanted": not condition.negated}
+            found = await connection.execute(query(f"{selection.entity_type}_names"), values)
+            condition = is_one_of("app_name", [row["app_name"] for row in await found.fetchall()])
         conditions.append(condition)
     return msgspec.structs.replace(selection, conditions=tuple(conditions))
 

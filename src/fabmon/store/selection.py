@@ -76,6 +76,15 @@ class Condition(msgspec.Struct, frozen=True):
     text: str
     values: dict[str, Any]
     negated: bool = False
+    # Few rows may meet it, and lie far from where the order begins, which PostgreSQL cannot know (see `narrow_sql`).
+    narrows: bool = False
+
+
+def is_one_of(column: str, values: list[str]) -> Condition:
+    """One value is asked for as itself: only so does an index give its rows in their order."""
+    if len(values) == 1:
+        return Condition(f"{column} = %(value)s", {"value": values[0]})
+    return Condition(f"{column} = any(%(values)s::text[])", {"values": values})
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,21 +98,36 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None = None
 
 
-def page_sql(selection: Selection) -> tuple[sql.Composed, dict[str, Any]]:
-    """One page and one row more, which tells whether there is a next one; the last two columns are for the cursor."""
+def page_sql(selection: Selection, *, filter_first: bool = False) -> tuple[sql.Composed, dict[str, Any]]:
+    """One page and one row more, which tells whether there is a next one; the last two columns are for the cursor.
+
+    *filter_first*: find all rows and sort them (`offset 0` keeps PostgreSQL from reading in the order until it has enough).
+    """
     where, values = _where(selection)
-    order = sql.Identifier(selection.order)
+    source = sql.SQL(
+        "(select * from {table} where {where} offset 0) as found" if filter_first else "{table} where {where}"
+    )
     text = sql.SQL(
-        "select {columns}, {order}::text as cursor_value, id as cursor_id from {table} where {where} {sorted}"
-        " limit %(limit)s"
+        "select {columns}, {order}::text as cursor_value, id as cursor_id from {source} {sorted} limit %(limit)s"
     ).format(
         columns=_columns(selection.entity_type),
-        order=order,
-        table=sql.Identifier(selection.entity_type),
-        where=where,
+        order=sql.Identifier(selection.order),
+        source=source.format(table=sql.Identifier(selection.entity_type), where=where),
         sorted=_sorted(selection),
     )
     return text, {**values, "limit": (selection.limit or DEFAULT_LIMIT) + 1}
+
+
+def narrow_sql(selection: Selection, most: int) -> tuple[sql.Composed, dict[str, Any]] | None:
+    """How many rows meet the conditions that may leave few, counted up to *most* and one by their index alone.
+
+    None where no condition does. PostgreSQL takes what is asked for to be spread evenly over the order, and reads in the
+    order until it has a page; a day of `ended_at`, or lots that begin alike, lie together, and it reads all others first.
+    """
+    narrowing = tuple(condition for condition in selection.conditions if condition.narrows and not condition.negated)
+    if not narrowing:
+        return None
+    return count_sql(msgspec.structs.replace(selection, conditions=narrowing), most)
 
 
 def count_sql(selection: Selection, most: int) -> tuple[sql.Composed, dict[str, Any]]:
