@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import socket
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +83,8 @@ RULES: dict[str, tuple[str, Change]] = {
     "25 hours ahead": ("at_too_far_ahead", lambda e: e["event"].update(at=_ahead(25))),
     "metric that is text": ("bad_metrics", lambda e: e["event"].update(metrics={"a": "1"})),
     "metric that is 1e400": ("bad_metrics", lambda e: e["event"].update(metrics={"a": "@1e400@"})),
+    "metadata with 1e400": ("bad_metadata", lambda e: e["event"].update(metadata={"a": ["@1e400@"]})),
+    "metadata with 5,000 digits": ("bad_metadata", lambda e: e["event"].update(metadata={"a": "@" + "9" * 5000 + "@"})),
     "65 metrics": ("too_many_metrics", lambda e: e["event"].update(metrics={str(n): n for n in range(65)})),
     "metadata that is a list": ("bad_metadata", lambda e: e["event"].update(metadata=[1])),
     "metadata of 65 KiB": ("metadata_too_large", lambda e: e["event"].update(metadata={"a": "x" * 66_000})),
@@ -146,6 +149,7 @@ BODIES: dict[str, tuple[bytes, dict[str, str], int, str]] = {
     "empty": (b"", {}, 400, "not_json"),
     "NaN": (b'[{"a":NaN}]', {}, 400, "not_json"),
     "lone surrogate": (b'["\\ud800"]', {}, 400, "not_json"),
+    "lone low surrogate": (b'[{"a":"\\udc00x"}]', {}, 400, "not_json"),
     "not an array": (b"{}", {}, 400, "not_an_array"),
     "text": (b'"x"', {}, 400, "not_an_array"),
     "depth 10,000": (b"[" * 10_000 + b"]" * 10_000, {}, 422, "too_deep"),
@@ -182,6 +186,18 @@ def test_a_body_beyond_its_limit_is_413(local: Service) -> None:
 
 
 @pytest.mark.one_lane
+def test_of_a_body_that_is_cut_in_the_middle_nothing_is_stored(local: Service) -> None:
+    body = _json(life())
+    for path, sent in ((BATCH, body[:-9]), (ONE, body[1:400]), (BATCH, b"["), (ONE, b"")):
+        with socket.create_connection(("127.0.0.1", local.port), 10) as caller:
+            head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+            caller.sendall(head.encode() + sent)
+            caller.shutdown(socket.SHUT_WR)
+            assert caller.recv(1) == b""
+    assert local.send([event_dict()]).json["stored"] == 1
+    assert local.get("/v1/jobs").json["count"] == 1
+
+
 def test_gzip_is_taken(local: Service) -> None:
     events = life()
     reply = local.post(BATCH, gzip.compress(_json(events)), {"content-encoding": "gzip"})

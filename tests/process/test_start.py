@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.fixtures.roles import Service, StartRole, eventually, free_port
@@ -73,9 +75,15 @@ def test_a_schema_that_is_behind_or_ahead_names_the_command(empty_database_url: 
     settings = {"FABMON_DATABASE_URL": empty_database_url, "FABMON_DATA_DIR": str(tmp_path)}
     behind = fabmon(*arguments, **settings)
     assert (behind.returncode, "fabmon migrate" in behind.stderr) == (1, True), behind.stderr
-    migrated = fabmon("migrate", **settings)
-    assert (migrated.returncode, "up to date" in migrated.stdout) == (0, True), migrated.stderr
-    assert "ran" not in fabmon("migrate", **settings).stdout
+    with ThreadPoolExecutor(2) as threads:
+        both = [each.result() for each in [threads.submit(fabmon, "migrate", **settings) for _ in range(2)]]
+    for migrated in both:
+        assert (migrated.returncode, "up to date" in migrated.stdout) == (0, True), migrated.stderr
+    assert sorted("ran" in migrated.stdout for migrated in both) == [False, True]
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("insert into fabmon_migration select max(number) + 1, 'x', 'x' from fabmon_migration")
+    ahead = fabmon(*arguments, **settings)
+    assert (ahead.returncode, "upgrade fabmon" in ahead.stderr) == (1, True), ahead.stderr
 
 
 def test_a_spool_is_used_by_one_process(make_role: StartRole) -> None:
