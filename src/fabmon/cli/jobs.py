@@ -16,23 +16,54 @@ from fabmon.wire.codec import decode_object
 
 def jobs(
     url: Annotated[str, typer.Option(help="Local or central API [env: FABMON_URL].")] = "",
-    site: Annotated[str | None, typer.Option(help="The site, when URL is a central API.")] = None,
+    site: Annotated[str | None, typer.Option(help="The site or sites, or *, when URL is a central API.")] = None,
     status: Annotated[str | None, typer.Option(help="running, succeeded, failed, canceled; a comma list.")] = None,
     app: Annotated[str | None, typer.Option(help="Part of the application's name.")] = None,
+    app_id: Annotated[str | None, typer.Option(help="The application's id.")] = None,
     key: Annotated[str | None, typer.Option(help="The job's key, such as a lot.")] = None,
+    key_prefix: Annotated[str | None, typer.Option(help="How the key begins.")] = None,
+    meta: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the metadata; may be repeated.")] = None,
+    site_id: Annotated[str | None, typer.Option(help="The site that the jobs say they ran at.")] = None,
+    stale: Annotated[bool | None, typer.Option(help="Running, and silent for long.")] = None,
     since: Annotated[str | None, typer.Option("--from", help="Started at or after, ISO 8601.")] = None,
     until: Annotated[str | None, typer.Option("--to", help="Started before, ISO 8601.")] = None,
-    limit: Annotated[int, typer.Option(help="Most rows.")] = 30,
+    time_field: Annotated[
+        str | None, typer.Option(help="What --from and --to mean: started_at, ended_at, inserted_at, active.")
+    ] = None,
+    order: Annotated[str | None, typer.Option(help="A column; - before it for descending.")] = None,
+    subjobs: Annotated[bool, typer.Option("--subjobs", help="Subjobs instead of jobs.")] = False,
+    job: Annotated[str | None, typer.Option(help="The subjobs of this job.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Most rows: 30 unless told, and of CSV all.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="The next_cursor that --json showed.")] = None,
+    count: Annotated[bool, typer.Option("--count", help="Also how many there are in all.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The API's answer as it is.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Every column, as CSV.")] = False,
 ) -> None:
-    """Show the newest jobs."""
-    wanted = {"site": site, "status": status, "app_name": app, "key": key, "from": since, "to": until, "limit": limit}
+    """Show the newest jobs, or those that are asked for; ! before a value excludes it."""
+    wanted: dict[str, Any] = {
+        "site": site,
+        "status": status,
+        "app_name": app,
+        "app_id": app_id,
+        "key": key,
+        "key_prefix": key_prefix,
+        "site_id": site_id,
+        "stale": _flag(stale),
+        "from": since,
+        "to": until,
+        "time_field": time_field,
+        "order": order,
+        "job_id": job,
+        "cursor": cursor,
+        "count": _flag(count or None),
+        **_metadata(meta or []),
+    }
+    path = "/v1/subjobs" if subjobs or job else "/v1/jobs"
     if as_csv:
-        with ask(url, "/v1/jobs", wanted | {"format": "csv"}) as response:
+        with ask(url, path, wanted | {"limit": limit, "format": "csv"}) as response:
             shutil.copyfileobj(response, sys.stdout.buffer)
         return
-    body = fetch(url, "/v1/jobs", wanted)
+    body = fetch(url, path, wanted | {"limit": 30 if limit is None else limit})
     if as_json:
         sys.stdout.buffer.write(body + b"\n")
         return
@@ -40,6 +71,29 @@ def jobs(
     if answer is None or not isinstance(answer.get("items"), list):
         raise StartError("the answer is no list of jobs: is this the URL of a local or central API?")
     _show(answer["items"])
+    _say_what_is_missing(answer)
+
+
+def _flag(value: bool | None) -> str | None:
+    return None if value is None else str(value).lower()
+
+
+def _metadata(meta: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in meta:
+        name, equals, value = pair.partition("=")
+        if not equals or f"metadata.{name}" in found:
+            raise StartError(f"--meta: {pair!r} is not NAME=VALUE, or is given twice")
+        found[f"metadata.{name}"] = value
+    return found
+
+
+def _say_what_is_missing(answer: dict[str, Any]) -> None:
+    if "total" in answer:
+        print(f"{answer['count']} of {'' if answer['total_exact'] else 'more than '}{answer['total']}")
+    for name, site in (answer.get("sites") or {}).items():
+        if site["status"] != "ok":
+            print(f"fabmon: site {name} is missing: {site.get('error') or site['status']}", file=sys.stderr)
 
 
 def _show(items: list[dict[str, Any]]) -> None:
@@ -59,7 +113,7 @@ def _show(items: list[dict[str, Any]]) -> None:
             Text(local_time(item["started_at"])),
             _status(item),
             Text(str(item["app_name"])),
-            Text(str(item["job_key"] or "")),
+            Text(str(item.get("sub_key") or item["job_key"] or "")),
             Text(duration(item["duration_s"])),
             Text(duration(total(item["cpu_user_s"], item["cpu_system_s"]))),
             Text("" if item["mem_max_mb"] is None else f"{item['mem_max_mb']:.0f} MB"),

@@ -22,12 +22,23 @@ def tail(
     status: Annotated[str | None, typer.Option(help="running, succeeded, failed, canceled; a comma list.")] = None,
     app: Annotated[str | None, typer.Option(help="Part of the application's name.")] = None,
     job: Annotated[str | None, typer.Option(help="Only this job and its subjobs.")] = None,
+    entity_type: Annotated[str | None, typer.Option(help="job or subjob.")] = None,
+    site_id: Annotated[str | None, typer.Option(help="The site that the events say they are of; a comma list.")] = None,
+    resume: Annotated[str | None, typer.Option("--from-id", help="Begin behind this id of the stream.")] = None,
     count: Annotated[int, typer.Option(help="End after so many events; 0 never ends.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Follow the events as they are stored; Ctrl-C ends it."""
-    asked: dict[str, Any] = {"site": site, "kind": kind, "status": status, "app_name": app, "job_id": job}
-    follower = _Follower(Console(highlight=False), as_json, count)
+    asked: dict[str, Any] = {
+        "site": site,
+        "kind": kind,
+        "status": status,
+        "app_name": app,
+        "job_id": job,
+        "entity_type": entity_type,
+        "site_id": site_id,
+    }
+    follower = _Follower(Console(highlight=False), as_json, count, resume)
     connected = False
     while not follower.done:
         try:
@@ -45,8 +56,8 @@ def tail(
 
 
 class _Follower:
-    def __init__(self, console: Console, as_json: bool, count: int) -> None:
-        self.last_id: str | None = None
+    def __init__(self, console: Console, as_json: bool, count: int, resume: str | None) -> None:
+        self.last_id = resume
         self.done = False
         self._console, self._as_json, self._left = console, as_json, count
         self._name = ""

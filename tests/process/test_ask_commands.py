@@ -1,0 +1,85 @@
+"""`fabmon jobs` and `fabmon tail` ask for everything that the API has a parameter for."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from fabmon.roles.described import CENTRAL
+from tests.fixtures.roles import Service, StartRole, free_port
+from tests.make import event_dict, life
+from tests.process.test_start import fabmon
+
+EVENT = b'{"kind":"started","status":"running","at":"2026-10-19T12:00:00Z","app_name":"a","key":"k","entity_id":"e"}'
+
+
+@contextmanager
+def asked_server() -> Iterator[tuple[str, list[str]]]:
+    """An API that remembers what it was asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            is_stream = self.path.startswith("/v1/stream")
+            self.wfile.write(b"id: 7-1\ndata: " + EVENT + b"\n\n" if is_stream else b'{"items":[],"count":0}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def parameters(path: str) -> set[str]:
+    return {param.name for param in CENTRAL[path].parameters}
+
+
+def test_every_parameter_of_the_lists_has_an_option() -> None:
+    flags = (
+        "--site * --status failed --app a --app-id i --key k --key-prefix p --meta tool=E=1 --meta x=y --site-id fab1"
+    )
+    flags += " --stale --from 2026-01-01 --to 2026-01-02 --time-field active --order -duration_s --limit 5 --cursor c"
+    with asked_server() as (url, asked):
+        done = fabmon("jobs", "--url", url, *flags.split(), "--job", "j", "--count", "--json")
+        assert done.returncode == 0, done.stderr
+        assert fabmon("jobs", "--url", url, "--csv").returncode == 0
+    first, second = map(urlsplit, asked)
+    given = dict(parse_qsl(first.query))
+    # How long to wait, and for whom, is central's question; format is --csv.
+    assert set(given) == parameters("/v1/subjobs") - {"format", "require", "deadline"} | {"metadata.tool", "metadata.x"}
+    assert (first.path, given["metadata.tool"], given["order"]) == ("/v1/subjobs", "E=1", "-duration_s")
+    assert (second.path, second.query) == ("/v1/jobs", "format=csv")
+
+
+def test_every_parameter_of_the_stream_has_an_option() -> None:
+    flags = "--site fab1 --kind started --status running --app a --job j --entity-type job --site-id fab1 --from-id 3-1"
+    with asked_server() as (url, asked):
+        assert fabmon("tail", "--url", url, *flags.split(), "--count", "1").returncode == 0
+    assert set(dict(parse_qsl(urlsplit(asked[0]).query))) == parameters("/v1/stream")
+
+
+@pytest.mark.one_lane
+def test_a_table_says_what_it_lacks(local: Service, make_role: StartRole) -> None:
+    run = event_dict()["entity"]["id"]
+    local.send([*life(run), event_dict(), *life(parent=run, sub_key="wafer-07")])
+    away = f"http://127.0.0.1:{free_port()}"
+    central = make_role("central", FABMON_SITES=f"fab1={local.url},fab2={away}").start()
+    shown = fabmon("jobs", "--url", central.url, "--site", "*", "--limit", "1", "--count", COLUMNS="100")
+    assert "fabmon: site fab2 is missing" in shown.stderr
+    assert shown.stdout.rstrip().endswith("1 of more than 2")
+    assert "wafer-07" in fabmon("jobs", "--url", local.url, "--job", run, COLUMNS="100").stdout
+    twice = fabmon("jobs", "--url", local.url, "--meta", "a=1", "--meta", "a=2")
+    assert (twice.returncode, "--meta" in twice.stderr) == (1, True)
