@@ -1,6 +1,6 @@
 """query: pages of a list over HTTP, at a million jobs, against the same SQL run bare by psycopg; and the CSV export.
 
-Each question is asked in turn by both sides, on connections that are kept; the first rounds warm up and are left out.
+All questions are asked in turn by both sides, on connections that are kept; the first rounds warm up and are left out.
 """
 
 import time
@@ -16,10 +16,11 @@ from psycopg.rows import dict_row
 from benchmarks.bench import Result, database, finish, median, percentile, result, role
 from benchmarks.fill import fill
 from fabmon.query.params import read_selection
-from fabmon.store.selection import Condition, Selection, export_sql, page_sql
+from fabmon.store.pool import connection_string
+from fabmon.store.selection import Selection, export_sql, is_one_of, page_sql
 
 JOBS = 1_000_000
-ROUNDS, WARM = 60, 10
+ROUNDS, WARM = 100, 20
 DEEP_PAGE = 1000
 QUESTIONS = {
     "first page": "limit=100",
@@ -36,35 +37,40 @@ def main() -> None:
     with (
         database() as url,
         role("local", FABMON_DATABASE_URL=url, FABMON_SITE_ID="fab1") as local,
-        psycopg.connect(url, autocommit=True, row_factory=dict_row) as bare,
+        psycopg.connect(connection_string(url), autocommit=True, row_factory=dict_row) as bare,
     ):
         fill(url, JOBS)
         http = HTTPConnection("127.0.0.1", local.port)
         lines, results = [], []
-        p95: dict[str, float] = {}
-        for name, question in QUESTIONS.items():
-            asked = question + (f"&cursor={_cursor(http)}" if name == "deep page" else "")
-            ours, limit = _both(partial(_get, http, asked), partial(_run, bare, asked))
-            p95[name], bare_p95 = percentile(ours, 0.95) * 1e3, percentile(limit, 0.95) * 1e3
-            results.append(result(f"query {name}", p95[name], bare_p95, "ms p95"))
+        asked = dict(QUESTIONS)
+        asked["deep page"] += f"&cursor={_cursor(http)}"
+        taken = _in_turn({name: (partial(_get, http, each), partial(_run, bare, each)) for name, each in asked.items()})
+        for name, (ours, limit) in taken.items():
+            results.append(result(f"query {name}", percentile(ours, 0.95), percentile(limit, 0.95), "ms p95"))
             lines.append(
-                f"{name:12} p50 {median(ours) * 1e3:6.2f} ms against {median(limit) * 1e3:6.2f},"
-                f" p95 {p95[name]:6.2f} against {bare_p95:6.2f}"
+                f"{name:12} p50 {median(ours):6.2f} ms against {median(limit):6.2f},"
+                f" p95 {percentile(ours, 0.95):6.2f} against {percentile(limit, 0.95):6.2f}"
             )
-        results.append(result("query_deep_to_first", p95["deep page"], p95["first page"], "ms p95"))
+        (deep, _), (first, _) = taken["deep page"], taken["first page"]
+        lines.append(f"deep page to first: p50 {median(deep) / median(first):.2f}")
+        results.append(result("query_deep_to_first", percentile(deep, 0.95), percentile(first, 0.95), "ms p95"))
         results.append(_export(local.port, bare, lines))
     settings = f"{JOBS:,} jobs; {ROUNDS} rounds of each question after {WARM}; the deep page is page {DEEP_PAGE}."
     finish(results, settings, "\n".join(lines))
 
 
-def _both(ours: Callable[[], object], limit: Callable[[], object]) -> tuple[list[float], list[float]]:
-    taken: tuple[list[float], list[float]] = ([], [])
+def _in_turn(
+    questions: dict[str, tuple[Callable[[], object], Callable[[], object]]],
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Milliseconds of each question by both sides, all in turn in each round."""
+    taken: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in questions}
     for _ in range(WARM + ROUNDS):
-        for side, work in zip(taken, (ours, limit), strict=True):
-            begun = time.perf_counter()
-            work()
-            side.append(time.perf_counter() - begun)
-    return taken[0][WARM:], taken[1][WARM:]
+        for name, sides in questions.items():
+            for side, work in zip(taken[name], sides, strict=True):
+                begun = time.perf_counter()
+                work()
+                side.append((time.perf_counter() - begun) * 1e3)
+    return {name: (ours[WARM:], limit[WARM:]) for name, (ours, limit) in taken.items()}
 
 
 def _get(http: HTTPConnection, question: str) -> bytes:
@@ -85,8 +91,8 @@ def _selection(question: str) -> Selection:
     selection = read_selection("job", pairs, 900)
     if "app_name" not in question:
         return selection
-    names = Condition("app_name = any(%(names)s::text[])", {"names": ["application-7"]})
-    return Selection(entity_type="job", conditions=(names,), limit=selection.limit)
+    name = is_one_of("app_name", ["application-7"])
+    return Selection(entity_type="job", conditions=(name,), limit=selection.limit)
 
 
 def _cursor(http: HTTPConnection) -> str:
