@@ -16,5 +16,6 @@ if [ -z "${FABMON_TEST_DATABASE_URL:-}" ]; then
 fi
 if [ "${CI:-}" = true ]; then
   tools/promtool.sh >/dev/null
+  tools/chromium.sh >/dev/null
 fi
 exec "$@"
