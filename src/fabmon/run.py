@@ -103,7 +103,7 @@ async def _answer(
         timeout_keep_alive=max(1, round(settings.keep_alive_s)),
         timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s)),
     )
-    renew = renewal(tls, settings.tls_cert, settings.tls_key) if tls else None
+    renew = renewal(tls, settings.tls_cert, settings.tls_key, settings.tls_client_ca) if tls else None
     stop.server = _Server(config, role.stop_streams, renew)
     host, port = listener.getsockname()[:2]
     log.info("role.serving", url=f"{'https' if tls else 'http'}://{host}:{port}")

@@ -90,6 +90,7 @@ class SidecarSettings(SpoolSettings, frozen=True, kw_only=True):
         Seconds, Meta(description="How long an answer waits for the site before the event is spooled.")
     ] = 2.0
     token: Annotated[str, Meta(description="The token to present to the Local API.")] = ""
+    token_file: Annotated[str, Meta(description="A file that holds it; read again when it changes.")] = ""
     ca: Annotated[str, Meta(description="CA (PEM) of the Local API; empty: those of the system.")] = ""
     client_cert: Annotated[str, Meta(description="Certificate (PEM) to present to the Local API.")] = ""
     client_key: Annotated[str, Meta(description="Its key, without a pass phrase.")] = ""
@@ -139,6 +140,7 @@ class CentralSettings(Settings, frozen=True, kw_only=True):
     )
     site_deadline_s: Annotated[Seconds, Meta(description="How long a site may take to answer.")] = 3.0
     token: Annotated[str, Meta(description="The token to present to the sites.")] = ""
+    token_file: Annotated[str, Meta(description="A file that holds it; read again when it changes.")] = ""
     ca: Annotated[str, Meta(description="CA (PEM) of the sites; empty: those of the system.")] = ""
     client_cert: Annotated[str, Meta(description="Certificate (PEM) to present to the sites.")] = ""
     client_key: Annotated[str, Meta(description="Its key, without a pass phrase.")] = ""
@@ -226,6 +228,8 @@ def _gather(
     for name in kind.__struct_fields__:
         if flags.get(name) is not None:
             values[name], sources[name] = flags[name], "--" + name.replace("_", "-")
+        elif name.removesuffix("_file") in SECRETS - {name} and variable(name.removesuffix("_file")) in environment:
+            continue  # what is said itself goes before the file
         elif variable(name) in environment:
             values[name], sources[name] = environment[variable(name)], variable(name)
         elif name in SECRETS and variable(name) + "_FILE" in environment:

@@ -121,6 +121,46 @@ def test_a_renewed_certificate_is_used_without_a_restart(papers: Papers, make_ro
     assert role.get("/livez").status == 200
 
 
+def test_authorities_and_a_clients_certificate_are_read_again(
+    papers: Papers, make_role: StartRole, database_url: str, data_dir: Path
+) -> None:
+    """A fab changes its CA: first at the site, then at the sidecar; nothing is restarted and nothing lost."""
+    accepted, trusted, shown = (data_dir / name for name in ("accepted.pem", "trusted.pem", "shown.pem"))
+    accepted.write_bytes(Path(papers.other_ca).read_bytes())
+    trusted.write_bytes(Path(papers.other_ca).read_bytes())
+    shown.write_bytes(Path(papers.stranger).read_bytes())
+    local = make_role(
+        "local",
+        FABMON_DATABASE_URL=database_url,
+        FABMON_TLS_CERT=papers.server,
+        FABMON_TLS_CLIENT_CA=str(accepted),
+    )
+    local.tls = papers.trusting_all
+    local.tls.load_cert_chain(papers.stranger)
+    local.start()
+    settings = {"FABMON_CA": str(trusted), "FABMON_CLIENT_CERT": str(shown), "FABMON_LOCAL_URL": local.url}
+    sidecar = make_role("sidecar", **settings).start()
+
+    def send() -> dict[str, int]:
+        found: dict[str, int] = sidecar.send([event_dict()]).json
+        return found
+
+    assert send()["spooled"] == 1  # our CA is not trusted yet
+    trusted.write_bytes(Path(papers.ca).read_bytes())
+    eventually(lambda: send()["forwarded"] == 1)
+    accepted.write_bytes(Path(papers.ca).read_bytes())
+    eventually(lambda: "tls.renewed" in local.log, 6)
+    local.tls.load_cert_chain(papers.client)
+    assert local.get("/livez").status == 200
+    shown.write_text("half of")
+    eventually(lambda: "credentials.unusable" in sidecar.log or not send(), 6)
+    shown.write_bytes(Path(papers.client).read_bytes())
+    eventually(lambda: sidecar.log.count("credentials.read") == 2 or not send(), 6)
+    eventually(lambda: send()["forwarded"] == 1)
+    eventually(lambda: sidecar.get("/v1/healthz").json["spool_count"] == 0)
+    assert sidecar.get("/v1/healthz").json["dead_letters"] == 0
+
+
 def test_central_says_which_site_it_cannot_trust(
     papers: Papers, start_local: Callable[..., Service], make_role: StartRole
 ) -> None:

@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 from rich.text import Text
 
 from fabmon.errors import SettingsError, StartError
+from fabmon.peer.credentials import read_token_file
 from fabmon.peer.tls import client_context, handshake_failure
 from fabmon.wire.codec import decode_object
 
@@ -43,11 +44,12 @@ def ask(
     if not base.startswith(("http://", "https://")):
         raise SettingsError(f"--url: {base!r} is no URL, such as {DEFAULT_URL}")
     query = urlencode({name: value for name, value in asked.items() if value is not None})
+    # S310, here and below: the scheme was checked above.
     request = Request(f"{base}{path}?{query}", headers={"accept": "application/json", **(headers or {})})  # noqa: S310
-    if token := os.environ.get("FABMON_TOKEN"):
+    if token := _token():
         request.add_header("authorization", f"Bearer {token}")
     try:
-        with urlopen(request, timeout=_TIMEOUT_SECONDS, context=_tls()) as response:  # noqa: S310 - checked above
+        with urlopen(request, timeout=_TIMEOUT_SECONDS, context=_tls()) as response:  # noqa: S310
             yield response
     except HTTPError as error:
         problem = decode_object(error.read()) or {}
@@ -55,6 +57,12 @@ def ask(
     except (URLError, OSError) as error:
         tls = handshake_failure(error) if base.startswith("https") else ""
         raise StartError(f"{base} does not answer: {tls or getattr(error, 'reason', None) or error}") from None
+
+
+def _token() -> str:
+    """As the roles have it: FABMON_TOKEN, or what FABMON_TOKEN_FILE holds."""
+    path = os.environ.get("FABMON_TOKEN_FILE")
+    return os.environ.get("FABMON_TOKEN") or (read_token_file(path) if path else "")
 
 
 def _tls() -> ssl.SSLContext:

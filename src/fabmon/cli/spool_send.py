@@ -12,7 +12,7 @@ import msgspec
 
 from fabmon.errors import FabmonError, StartError
 from fabmon.peer.client import Peer, Sent, open_peer
-from fabmon.peer.tls import client_context
+from fabmon.peer.credentials import credentials_of
 from fabmon.relay.forward import Upstream
 from fabmon.relay.replay import replay
 from fabmon.settings import SidecarSettings, load
@@ -77,8 +77,7 @@ async def drain(directory: Path, url: str) -> None:
 
 def _peer(url: str) -> AbstractAsyncContextManager[Peer]:
     settings = load(SidecarSettings, os.environ)
-    tls = client_context(settings.ca, settings.client_cert, settings.client_key)
-    return open_peer(url or settings.local_url, settings.token, tls)
+    return open_peer(url or settings.local_url, credentials_of(settings))
 
 
 async def _send(peer: Peer, raws: Sequence[bytes]) -> Sent:

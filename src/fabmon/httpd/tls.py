@@ -3,7 +3,7 @@
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from fabmon.clock import monotonic
 from fabmon.errors import SettingsError
@@ -32,12 +32,12 @@ def server_context(certificate: str, key: str, client_ca: str) -> ssl.SSLContext
     return context
 
 
-def renewal(context: ssl.SSLContext, certificate: str, key: str) -> Callable[[], None]:
-    """To be called now and then: new connections get the certificate that the files hold by then.
+def renewal(context: ssl.SSLContext, certificate: str, key: str, client_ca: str) -> Callable[[], None]:
+    """To be called now and then: new connections get the certificate and the CA that the files hold by then.
 
     While they cannot be used, as in the middle of a renewal, the one read before holds.
     """
-    seen = _state(certificate, key)
+    seen = _state(certificate, key, client_ca)
     look_at = monotonic() + LOOK_SECONDS
 
     def look() -> None:
@@ -45,16 +45,21 @@ def renewal(context: ssl.SSLContext, certificate: str, key: str) -> Callable[[],
         if monotonic() < look_at:
             return
         look_at = monotonic() + LOOK_SECONDS
-        state = _state(certificate, key)
+        state = _state(certificate, key, client_ca)
         if state == seen:
             return
         seen = state
         try:
-            server_context(certificate, key, "")  # a failure must not leave half of a pair in the one that is used
-            _load_certificate(context, certificate, key)
+            fresh = server_context(certificate, key, client_ca)
         except SettingsError as error:
             log.error("tls.unusable", reason=str(error), action="keeping the certificate read before")
             return
+
+        def swap(connection: Any, _name: str | None, _context: ssl.SSLContext) -> None:
+            connection.context = fresh
+
+        # Called for every handshake, also without a name. A context takes further CAs, and gives none up: hence a new one.
+        context.sni_callback = swap
         log.info("tls.renewed", certificate=certificate)
 
     return look

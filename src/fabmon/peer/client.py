@@ -5,7 +5,6 @@ whole is refused, and no repetition of it would do better).
 """
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -17,6 +16,7 @@ from fabmon import spans
 from fabmon.errors import PeerRefused, PeerUnavailable
 from fabmon.logs import REQUEST_LINES, Log
 from fabmon.peer.backoff import asked_to_wait
+from fabmon.peer.credentials import Credentials
 from fabmon.peer.tls import handshake_failure
 from fabmon.trace import Carried, current, joined
 from fabmon.version import __version__
@@ -52,29 +52,33 @@ class Answer(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def open_peer(
     url: str,
-    token: str = "",
-    tls: ssl.SSLContext | None = None,
+    credentials: Credentials | None = None,
     deadline_seconds: float | None = None,
     connections: int = 16,
 ) -> AsyncIterator["Peer"]:
-    """A peer at *url*, over *tls* where that is https; nothing is sent before the first call.
+    """A peer at *url*; nothing is sent before the first call.
 
     *deadline_seconds* bounds every question to it, whatever the question itself allows.
     """
     # Uncompressed: nothing here unpacks, and central passes bytes on as they come.
     headers = {"user-agent": f"fabmon/{__version__}", "accept-encoding": "identity"}
-    if token:
-        headers["authorization"] = f"Bearer {token}"
-    connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=30, ssl=tls or True)
+    connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=30)
     # auto_decompress off: a small answer that unpacks to gigabytes is refused instead of read.
     async with aiohttp.ClientSession(connector=connector, headers=headers, auto_decompress=False) as session:
-        yield Peer(url.rstrip("/"), session, deadline_seconds)
+        yield Peer(url.rstrip("/"), session, credentials or Credentials(), deadline_seconds)
 
 
 class Peer:
-    def __init__(self, url: str, session: aiohttp.ClientSession, deadline_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        session: aiohttp.ClientSession,
+        credentials: Credentials,
+        deadline_seconds: float | None = None,
+    ) -> None:
         self.url = url
         self._session = session
+        self._credentials = credentials
         self._deadline_seconds = deadline_seconds
 
     async def send_batch(
@@ -118,11 +122,13 @@ class Peer:
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=head_timeout_seconds, sock_read=_SILENCE_SECONDS)
         carried = joined([request] if (request := current.get()) else [])
+        mine, tls = self._credentials.current()
         opening = self._session.get(
             self.url + path,
             params=list(query),
-            headers={**headers, **carried.headers()},
+            headers={**mine, **headers, **carried.headers()},
             timeout=timeout,
+            ssl=tls,
             allow_redirects=False,
         )
         try:
@@ -185,6 +191,7 @@ class Peer:
         headers: Mapping[str, str],
     ) -> Answer:
         kind: Mapping[str, str] = {"content-type": "application/json"} if body is not None else {}
+        mine, tls = self._credentials.current()
         timeout = aiohttp.ClientTimeout(total=timeout_seconds, ceil_threshold=_ROUNDED_FROM_SECONDS)
         try:
             async with self._session.request(
@@ -192,7 +199,8 @@ class Peer:
                 self.url + path,
                 data=body,
                 params=list(query),
-                headers={**kind, **headers},
+                headers={**mine, **kind, **headers},
+                ssl=tls,
                 timeout=timeout,
                 allow_redirects=False,
             ) as response:

@@ -21,7 +21,7 @@ from fabmon.ingest.commit import Bounds, Group, Outcome, group_commit
 from fabmon.ingest.openlineage import openlineage_routes
 from fabmon.ingest.ping import ping_routes
 from fabmon.peer.client import Sent, open_peer
-from fabmon.peer.tls import client_context
+from fabmon.peer.credentials import credentials_of
 from fabmon.relay.collect import collect
 from fabmon.relay.contact import contact_headers, keep_contact
 from fabmon.relay.forward import Upstream, forward
@@ -49,11 +49,11 @@ _BOUNDS = Bounds(
 @asynccontextmanager
 async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
     access = open_access(settings.tokens_file, settings.site_id or None)
-    tls = client_context(settings.ca, settings.client_cert, settings.client_key)
+    credentials = credentials_of(settings)
     upstream = Upstream(settings.local_url)
     async with (
         open_spool(settings.spool_path, limits_of(settings)) as spool,
-        open_peer(settings.local_url, settings.token, tls) as peer,
+        open_peer(settings.local_url, credentials) as peer,
     ):
 
         async def send(group: Group) -> Outcome:

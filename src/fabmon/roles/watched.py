@@ -13,7 +13,7 @@ from typing import Final
 from fabmon.errors import SettingsError
 from fabmon.logs import Log
 from fabmon.peer.client import Peer, open_peer
-from fabmon.peer.tls import client_context
+from fabmon.peer.credentials import Credentials
 from fabmon.roles.sites import Site, read_sites
 from fabmon.settings import CentralSettings
 
@@ -113,8 +113,9 @@ def _peer(site: Site, settings: CentralSettings) -> AbstractAsyncContextManager[
     certificate, key = (
         (site.client_cert, site.client_key) if site.client_cert else (settings.client_cert, settings.client_key)
     )
-    tls = client_context(site.ca or settings.ca, certificate, key)
-    return open_peer(site.url, site.token or settings.token, tls, site.deadline)
+    token, file = (site.token, site.token_file) if site.token else (settings.token, settings.token_file)
+    credentials = Credentials(token, file, ca=site.ca or settings.ca, certificate=certificate, key=key)
+    return open_peer(site.url, credentials, site.deadline)
 
 
 def _state(path: Path | None) -> object:
