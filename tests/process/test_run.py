@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import signal
 import socket
 import subprocess
@@ -194,6 +195,32 @@ def test_ctrl_c_at_a_terminal_arrives_once(sidecar: Sidecar, environment: dict[s
         os.close(terminal)
     assert b"seen 1" in shown
     assert sidecar.one_job()[1]["event"]["status"] == "failed"
+
+
+def test_ctrl_z_stops_both_and_both_go_on(sidecar: Sidecar, environment: dict[str, str]) -> None:
+    program = "import time; print('ready', flush=True); time.sleep(0.3); print('done', flush=True)"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            line = [*FABMON_RUN, "--app", "x", "--url", sidecar.url, "--", PYTHON, "-c", program]
+            os.execve(line[0], line, environment)  # noqa: S606
+        finally:
+            os._exit(99)
+    shown = b""
+    try:
+        # The terminal's signal does nothing to an orphaned group, such as that of a session's leader, so it is sent.
+        while b"ready" not in shown:
+            shown += os.read(terminal, 1000)
+        os.killpg(pid, signal.SIGSTOP)
+        assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+        assert select.select([terminal], [], [], 0.6)[0] == []
+        os.killpg(pid, signal.SIGCONT)
+        while b"done" not in shown:
+            shown += os.read(terminal, 1000)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        os.close(terminal)
+    assert sidecar.one_job()[1]["event"]["metrics"]["duration_s"] > 0.6
 
 
 def test_streams_pass_byte_for_byte(sidecar: Sidecar, environment: dict[str, str]) -> None:

@@ -107,6 +107,18 @@ def test_where_nothing_can_be_written_the_run_sends_by_itself(
     assert not senders(sidecar.url)
 
 
+@pytest.mark.parametrize("away", [False, True])
+def test_a_full_disk_costs_the_report_at_most(sidecar: Sidecar, environment: dict[str, str], away: bool) -> None:
+    url = f"http://127.0.0.1:{free_port()}" if away else sidecar.url
+    full = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); "
+    full += "os.execv(sys.argv[1], sys.argv[1:])"
+    line = [sys.executable, "-c", full, *FABMON_RUN, "--app", "x", "--url", url, "--", "sh", "-c", "exit 3"]
+    done = subprocess.run(line, env=environment, capture_output=True, timeout=20, check=False)
+    assert done.returncode == 3
+    assert done.stderr.count(b"events cannot be kept") == done.stderr.count(b"\n") == away
+    assert len(sidecar.bodies) == (0 if away else 2)
+
+
 def test_the_reports_of_a_long_outage_lie_in_few_files(
     sidecar: Sidecar, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -67,9 +67,10 @@ def test_a_sidecar_that_says_no(sidecar: Sidecar, tmp_path: Path, status: int, s
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://127.0.0.1:1", "http://no-such-host.invalid:8000"])
-def test_no_place_to_send_to_and_none_to_keep(tmp_path: Path, url: str) -> None:
-    (tmp_path / "file").touch()  # a data directory that cannot be made, whoever asks
-    done = python(JOB, url, tmp_path / "file")
+@pytest.mark.parametrize("home", ["file", "/sys/fabmon", "/proc/fabmon"])
+def test_no_place_to_send_to_and_none_to_keep(tmp_path: Path, url: str, home: str) -> None:
+    (tmp_path / "file").touch()  # none of these can be made, whoever asks
+    done = python(JOB, url, tmp_path / home)
     assert (done.returncode, done.stdout) == (0, "done\n")
     assert done.stderr.count("\n") == 1
 
@@ -99,33 +100,30 @@ def test_a_slow_sidecar_slows_nobody(sidecar: Sidecar, tmp_path: Path) -> None:
     assert kept(tmp_path) == []
 
 
-def test_a_long_job_finds_its_sidecar_when_it_comes_back(tmp_path: Path) -> None:
-    port = free_port()
+def test_a_job_that_raises_on_its_way_out(sidecar: Sidecar, tmp_path: Path) -> None:
+    """In the `__exit__` of something inside it, and with an error that cannot even be shown."""
     program = (
-        "import fabmon, sys, fabmon.sdk.emitter as emitter\n"
-        "emitter.FIRST_RETRY_SECONDS = 0.05\n"  # half an hour, in small
-        "with fabmon.job('x') as job:\n"
-        "    job.progress(0.1); print('away', flush=True); sys.stdin.readline()\n"
-        "    fabmon.current().progress(0.2); sys.stdin.readline()\n"
+        "import contextlib, fabmon\n"
+        "class Broken(Exception):\n"
+        "    def __str__(self): raise RuntimeError('no words')\n"
+        "    __repr__ = __str__\n"
+        "class Tool:\n"
+        "    def __enter__(self): return self\n"
+        "    def __exit__(self, *_): raise self.error\n"
+        "for error in (ValueError('door is open'), Broken()):\n"
+        "    tool = Tool(); tool.error = error\n"
+        "    try:\n"
+        "        with fabmon.job('x'), tool: pass\n"
+        "    except Exception as seen: assert seen is error\n"
+        "    else: raise SystemExit('the error is gone')\n"
+        "with contextlib.ExitStack() as stack:\n"
+        "    stack.push(lambda *_: True)\n"  # swallows
+        "    stack.enter_context(fabmon.job('y')); stack.enter_context(tool)\n"
     )
-    environment = {**clean_environment(tmp_path), "FABMON_URL": f"http://127.0.0.1:{port}"}
-    command = [sys.executable, "-c", program]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, **pipes) as running:  # type: ignore[call-overload]
-        running.stdout.readline()
-        time.sleep(0.3)
-        assert len(kept(tmp_path)) == 2  # a kill -9 here would lose nothing
-        with Sidecar(port).serving() as back:
-            running.stdin.write(b"\n")
-            running.stdin.flush()
-            deadline = time.monotonic() + 10
-            while len(back.bodies) < 3 and time.monotonic() < deadline:
-                time.sleep(0.02)
-            arrived = len(back.bodies)
-            running.communicate(b"\n", timeout=20)
-    assert arrived == 3  # while it ran
-    assert len(back.bodies) == 4
-    assert kept(tmp_path) == []
+    done = python(program, sidecar.url, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = [event["event"]["metadata"]["error"] for event in sidecar.events if event["event"]["kind"] == "error"]
+    assert said == ["ValueError: door is open", "Broken", "Broken"]
 
 
 def test_a_thousand_threads(sidecar: Sidecar, tmp_path: Path) -> None:

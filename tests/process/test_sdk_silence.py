@@ -18,7 +18,7 @@ from fabmon.wire.event import Entity
 from fabmon.wire.ids import app_of
 from tests.fixtures.programs import clean_environment, python
 from tests.fixtures.roles import eventually
-from tests.fixtures.stub_sidecar import Sidecar
+from tests.fixtures.stub_sidecar import Sidecar, free_port
 
 
 @pytest.fixture
@@ -93,9 +93,10 @@ def test_what_was_kept_while_the_sidecar_failed_is_sent_by_the_same_job_when_it_
             running.stdin.flush()
             eventually(lambda: kept(tmp_path))
             sidecar.status = 200
-            eventually(lambda: len(sidecar.bodies) == 2)
+            # What was taken while the answer became a 500 comes again.
+            eventually(lambda: len(set(sidecar.bodies)) == 2)
             running.communicate(b"\n", timeout=20)
-    assert [event["event"]["kind"] for event in sidecar.events] == ["started", "progress", "finished"]
+    assert {event["event"]["kind"] for event in sidecar.events} == {"started", "progress", "finished"}
     assert kept(tmp_path) == []
 
 
@@ -110,3 +111,59 @@ def test_events_stay_in_order_when_the_clock_stands_still(tmp_path: Path) -> Non
     ats = [event["event"]["at"] for event in map(json.loads, sidecar.bodies)]
     assert len(ats) == 8
     assert ats == sorted(set(ats))
+
+
+HALF_AN_HOUR = """
+import fabmon, sys, threading, time
+from datetime import timedelta
+from fabmon.sdk import context, emitter
+
+skipped = 0.0
+begin = context.now(), time.monotonic()
+
+def monotonic():
+    return time.monotonic() + skipped
+
+class Condition(threading.Condition):
+    # Waits until the fake clock, not the real one, says that it is time.
+    def wait_for(self, predicate, timeout=None):
+        until = float("inf") if timeout is None else monotonic() + timeout
+        while not predicate() and monotonic() < until:
+            self.wait(0.001)
+        return predicate()
+
+emitter.threading.Condition = Condition
+emitter.monotonic = context.monotonic = monotonic
+context.now = lambda: begin[0] + timedelta(seconds=monotonic() - begin[1])
+
+with fabmon.job("etch") as job:
+    for minute in range(1, 31):
+        skipped += 60
+        job.progress(minute, 30)
+        time.sleep(0.01)
+        if minute == 29:
+            print("away", flush=True)
+            sys.stdin.readline()
+    sys.stdin.readline()
+"""
+
+
+def test_half_an_hour_without_the_sidecar_and_then_it_is_back(tmp_path: Path) -> None:
+    """By a fake clock. All is on disk meanwhile; a minute later, at the latest, the running job has sent it."""
+    port = free_port()
+    environment = {**clean_environment(tmp_path), "FABMON_URL": f"http://127.0.0.1:{port}"}
+    command = [sys.executable, "-c", HALF_AN_HOUR]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, **pipes) as running:  # type: ignore[call-overload]
+        assert running.stdout.readline() == b"away\n"
+        eventually(lambda: len(kept(tmp_path)) == 30)  # a kill -9 here would lose nothing
+        with Sidecar(port).serving() as back:
+            running.stdin.write(b"\n")
+            running.stdin.flush()
+            eventually(lambda: len(set(back.bodies)) == 31)  # while it runs
+            running.communicate(b"\n", timeout=20)
+    assert running.returncode == 0
+    assert kept(tmp_path) == []
+    happened = [json.loads(body)["event"] for body in set(back.bodies)]
+    assert sorted(each["metrics"].get("progress_done", 0) for each in happened) == [0, 0, *range(1, 31)]
+    assert next(each for each in happened if each["kind"] == "finished")["metrics"]["duration_s"] >= 1800

@@ -93,22 +93,23 @@ def _run(plan: Plan) -> End:
         except OSError as error:
             plan.when_started(None)
             return _not_started(plan.command[0], error)
+        signals.signal(signals.SIGALRM, signals.SIG_DFL)  # our alarm clock; ignored, it would never ring
         tree.begin(pid)
         tree.look()
         plan.when_started(pid)
         status, got = _wait(plan, tree, pid, held)
         return End(os.waitstatus_to_exitcode(status), frozenset(got), tree.usage())
     finally:
-        while hasattr(signals, "sigtimedwait") and signals.sigtimedwait(held, 0) is not None:
-            pass  # came too late for the program; must not kill us before the report is out
+        signals.setitimer(signals.ITIMER_REAL, 0)
+        while signals.sigpending() & held:
+            signals.sigwait(held)  # came too late for the program; must not kill us before the report is out
         signals.pthread_sigmask(signals.SIG_SETMASK, mask)
 
 
 def _wait(plan: Plan, tree: Tree, pid: int, held: set[int]) -> tuple[int, set[int]]:
     """The wait status of the program *pid*, and the signals that it got."""
     got: set[int] = set()
-    # Where a wait for signals has no end in time (macOS), later may be never.
-    long_at = time.monotonic() + LONG_SECONDS if hasattr(signals, "sigtimedwait") else 0.0
+    long_at = time.monotonic() + LONG_SECONDS
     is_long = False
     while (status := tree.reap()) is None:
         pause = tree.look()
@@ -120,7 +121,7 @@ def _wait(plan: Plan, tree: Tree, pid: int, held: set[int]) -> tuple[int, set[in
                 continue
             pause = min(pause, until_long)
         number, has_it = _next_signal(held, pause, pid)
-        if number is None or number == signals.SIGCHLD:
+        if number in (signals.SIGCHLD, signals.SIGALRM):
             continue
         got.add(number)
         if not has_it:
@@ -157,18 +158,20 @@ def _hold_signals() -> tuple[set[int], set[int]]:
     """The signals that wait for `_next_signal` instead of acting; and the mask before, which the program gets."""
     signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # ignored, as some daemons have it, it would lose every exit code
     wanted = {getattr(signals, name) for name in FORWARDED}
-    held = {signals.SIGCHLD} | {one for one in wanted if signals.getsignal(one) is not signals.SIG_IGN}
+    held = {signals.SIGCHLD, signals.SIGALRM} | {one for one in wanted if signals.getsignal(one) is not signals.SIG_IGN}
     return held, {int(one) for one in signals.pthread_sigmask(signals.SIG_BLOCK, held)}
 
 
-def _next_signal(held: set[int], within_seconds: float, pid: int) -> tuple[int | None, bool]:
-    """The next signal, None when none came in time; and whether the program *pid* has got it too."""
-    if not hasattr(signals, "sigtimedwait"):  # macOS: no looks at the tree are due either
+def _next_signal(held: set[int], within_seconds: float, pid: int) -> tuple[int, bool]:
+    """The next signal, SIGALRM when none came in time; and whether the program *pid* has got it too.
+
+    An alarm and not `sigtimedwait`: when a stop and SIGCONT interrupt that, and its time is over, Python makes up a signal.
+    """
+    signals.setitimer(signals.ITIMER_REAL, max(within_seconds, 0.0001))
+    if not hasattr(signals, "sigwaitinfo"):  # macOS
         number = int(signals.sigwait(held))
         return number, number in (signals.SIGINT, signals.SIGQUIT) and _in_our_group(pid) and _in_foreground()
-    info = signals.sigtimedwait(held, within_seconds)
-    if info is None:
-        return None, False
+    info = signals.sigwaitinfo(held)
     # A hang-up goes to the leader of the session alone, if that is what we are.
     to_a_group = info.si_code > 0 and not (info.si_signo == signals.SIGHUP and os.getsid(0) == os.getpid())
     return info.si_signo, to_a_group and _in_our_group(pid)
