@@ -18,12 +18,10 @@ from fabmon.wire.contact import Contact
 from fabmon.wire.event import Event, read_event
 from tests.make import event_bytes
 
-START = datetime.now(UTC)
-
 
 def event(kind: str, ago_s: float, app: str, run: str | None = None) -> Event:
-    at = START - timedelta(seconds=ago_s)
-    return read_event(event_bytes(kind, at=at, app_name=app, run=run), now=START)
+    now = datetime.now(UTC)
+    return read_event(event_bytes(kind, at=now - timedelta(seconds=ago_s), app_name=app, run=run), now=now)
 
 
 def shown() -> dict[str, dict[tuple[str, ...], float]]:

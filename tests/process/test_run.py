@@ -13,6 +13,7 @@ from uuid import UUID, uuid4, uuid5
 
 import pytest
 
+import fabmon
 from tests.fixtures.stub_sidecar import FABMON_RUN, Sidecar, fabmon_run, free_port
 
 PYTHON = sys.executable
@@ -266,6 +267,8 @@ def test_the_command_stays_light(environment: dict[str, str]) -> None:
         "code = fabmon.cli.run.run(['--', 'true'])\n"
         f"print(code, [name for name in {heavy} if name in sys.modules])"
     )
+    # Without site, whose own imports are not ours, an editable install is not found by itself.
+    environment["PYTHONPATH"] = str(Path(fabmon.__file__).parents[1])
     done = subprocess.run(
         [PYTHON, "-S", "-c", program], env=environment, capture_output=True, text=True, timeout=10, check=True
     )

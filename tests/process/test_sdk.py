@@ -107,7 +107,7 @@ def test_decorators_make_a_run_of_each_call_and_leave_the_function_as_it_was(sid
         "@fabmon.job('batch', key='LOT-1', app='runner')\n"
         "def batch(n, *, more=0):\n"
         "    'Doc.'\n"
-        "    return n + more + asyncio.run(inner())\n"
+        "    return n + more + asyncio.run(inner(), debug=False)\n"
         "@fabmon.subjob('inner')\n"
         "async def inner():\n"
         "    await asyncio.sleep(0); fabmon.current().progress(0.25); return 1\n"
@@ -132,7 +132,7 @@ def test_runs_nest_by_context_over_await_and_tasks(sidecar: Sidecar, tmp_path: P
         "async def main():\n"
         "    async with fabmon.job('top', app='a', version='7'):\n"
         "        async with asyncio.TaskGroup() as tasks: [tasks.create_task(step(n)) for n in range(3)]\n"
-        "asyncio.run(main())\n"
+        "asyncio.run(main(), debug=False)\n"
         "with fabmon.subjob('alone'): pass\n",
         tmp_path,
     )
