@@ -78,6 +78,9 @@ class SpoolSettings(Settings, frozen=True, kw_only=True):
     spool_min_free_bytes: Annotated[
         int, Meta(ge=0, description="New events get 507 when the disk would have less left than this; 0: no bound.")
     ] = 0
+    drain_share: Annotated[
+        float, Meta(ge=0.01, le=1, description="While fresh events come, the part of the time that the backlog gets.")
+    ] = 0.5
 
 
 class SidecarSettings(SpoolSettings, frozen=True, kw_only=True):

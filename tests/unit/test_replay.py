@@ -37,7 +37,7 @@ class Running(msgspec.Struct):
 
 
 @asynccontextmanager
-async def running(directory: Path, count: int, behave: Any = None) -> AsyncIterator[Running]:
+async def running(directory: Path, count: int, behave: Any = None, share: float = 0.5) -> AsyncIterator[Running]:
     """A spool of *count* events that is being drained into a site."""
     async with open_site() as site, open_spool(directory, 1 << 26) as spool, open_peer(site.url) as peer:
         if behave is not None:
@@ -48,7 +48,7 @@ async def running(directory: Path, count: int, behave: Any = None) -> AsyncItera
         async def deliver(raws: Sequence[bytes], patience_seconds: float) -> Sent:
             return await peer.send_batch(raws, patience_seconds / 20)  # a test's patience is shorter
 
-        async with replay(spool, deliver, upstream):
+        async with replay(spool, deliver, upstream, share):
             yield Running(site, spool, upstream)
 
 
@@ -61,15 +61,16 @@ def poison(*numbers: int) -> Any:
     return behave
 
 
-async def test_one_poisoned_event_in_a_thousand_is_a_dead_letter_and_the_others_arrive(tmp_path: Path) -> None:
-    async with running(tmp_path, 3000, poison(7, 1500, 2999)) as it:
+async def test_one_poisoned_event_in_ten_thousand_is_a_dead_letter_and_the_others_arrive(tmp_path: Path) -> None:
+    async with running(tmp_path, 20_000, poison(7, 12_345)) as it:
         await it.drained()
-        assert it.site.numbers == set(range(3000)) - {7, 1500, 2999}
+        assert it.site.numbers == set(range(20_000)) - {7, 12_345}
         assert [(letter["event"]["n"], letter["code"], letter["status"]) for letter in it.letters()] == [
-            (7, "wrong_site", 207), (1500, "wrong_site", 207), (2999, "wrong_site", 207),
-        ]  # fmt: skip
+            (7, "wrong_site", 207),
+            (12_345, "wrong_site", 207),
+        ]
         assert {"at", "first_tried_at", "attempts", "detail", "seq"} <= it.letters()[0].keys()
-        assert (it.spool.books.dead, it.spool.books.delivered) == (3, 2997)
+        assert (it.spool.books.dead, it.spool.books.delivered) == (2, 19_998)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 415])
@@ -157,6 +158,23 @@ async def test_a_backlog_that_is_refused_for_the_most_part_is_held_until_a_fresh
         await it.drained()
         assert (len(it.letters()), it.upstream.pause) == (900, None)
         assert it.site.numbers == set(range(1000)) - bad
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(1.0, 0.8, 1.0), (0.25, 0.1, 0.3)])
+async def test_while_fresh_events_come_the_backlog_gets_its_share(
+    tmp_path: Path, share: float, least: float, most: float
+) -> None:
+    async with running(tmp_path, 60_000, lambda _: Answer(pause_seconds=0.05), share) as it:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        while loop.time() - begun < 1.5:
+            it.upstream.took()
+            await asyncio.sleep(0.005)
+        assert least <= 0.05 * len(it.site.batches) / 1.5 <= most
+        # Alone it has all of it.
+        sent = len(it.site.batches)
+        await asyncio.sleep(0.5)
+        assert len(it.site.batches) - sent >= 4
 
 
 async def test_a_wrong_setting_at_the_site_that_is_mended_costs_nothing(tmp_path: Path) -> None:

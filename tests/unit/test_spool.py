@@ -165,6 +165,7 @@ async def test_a_segment_that_cannot_be_read_is_tried_again_then_set_aside(tmp_p
                 await spool.read()
         disk.read_fails = False
         assert await contents(spool) == raws(3)
+    async with open_spool(tmp_path, Limits(LIMIT, segment_bytes=10), disk) as spool:
         disk.read_fails = True
         for _ in range(4):
             with pytest.raises(SpoolFailed):

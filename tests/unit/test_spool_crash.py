@@ -53,6 +53,7 @@ class History(RuleBasedStateMachine):
             records = self.spool.read(take, 1 << 20)
             if not records:
                 return
+            self.spool.read_ahead(take, 1 << 20)
             self._look(records)
             letters = [Letter(records[0], "x", "y", 422, 1, now(), now())] if bad else []
             self.ended |= {record.raw for record in records}

@@ -6,7 +6,7 @@ from typing import Final
 from fabmon.errors import FabmonError, Overloaded, PeerRefused, PeerUnavailable
 from fabmon.peer.backoff import full_jitter
 
-MOST_EVENTS: Final = 1000
+MOST_EVENTS: Final = 2000
 # The probe that finds the other side back comes at the latest this long after it is.
 PROBE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 30.0

@@ -35,10 +35,13 @@ Deliver = Callable[[Sequence[bytes], float], Awaitable[Sent]]
 
 
 @asynccontextmanager
-async def replay(spool: Spool, deliver: Deliver, upstream: Upstream) -> AsyncIterator[None]:
-    """Drain *spool* through *deliver* as long as the context is open."""
+async def replay(spool: Spool, deliver: Deliver, upstream: Upstream, share: float) -> AsyncIterator[None]:
+    """Drain *spool* through *deliver* as long as the context is open.
+
+    While fresh events come, the backlog is under way for that *share* of the time at most.
+    """
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_Replay(spool, deliver, upstream).run(), name="replay")
+        task = tasks.create_task(_Replay(spool, deliver, upstream, share).run(), name="replay")
         try:
             yield
         finally:
@@ -46,10 +49,11 @@ async def replay(spool: Spool, deliver: Deliver, upstream: Upstream) -> AsyncIte
 
 
 class _Replay:
-    def __init__(self, spool: Spool, deliver: Deliver, upstream: Upstream) -> None:
+    def __init__(self, spool: Spool, deliver: Deliver, upstream: Upstream, share: float) -> None:
         self._spool = spool
         self._deliver = deliver
         self._upstream = upstream
+        self._share = share
         self._pace = Pace()
         self._tries: dict[int, tuple[int, datetime]] = {}  # failed so far, by sequence: how often, first when
         self._held_since = float("inf")
@@ -76,6 +80,7 @@ class _Replay:
                 await asyncio.sleep(self._pace.failed(error))
 
     async def _deliver_some(self) -> None:
+        begun = monotonic()
         records = await self._spool.read(self._pace.max_events, MOST_BYTES)
         if not records:
             return
@@ -95,6 +100,9 @@ class _Replay:
             return
         await self._settle(records, rejected, sent.status)
         self._pace.delivered()
+        if self._upstream.took_at >= begun:
+            # Fresh events go first.
+            await asyncio.sleep((monotonic() - begun) * (1 / self._share - 1))
 
     async def _send(self, records: Sequence[Record]) -> Sent:
         try:

@@ -111,7 +111,7 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
         )
         async with (
             group_commit(write, bounds, in_flight=_IN_FLIGHT, name="commit") as stored,
-            replay(spool, _deliver(stored), upstream),
+            replay(spool, _deliver(stored), upstream, settings.drain_share),
             keep_contacts(pool, schema, contacts),
             wake_one_another(url, pool, hub.wanted, commits),
             follow(pool, schema, hub, commits.wake),

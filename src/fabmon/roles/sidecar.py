@@ -83,7 +83,7 @@ async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
 
         async with (
             group_commit(send, _BOUNDS, in_flight=_IN_FLIGHT, name="forward") as grouped,
-            replay(spool, deliver, upstream),
+            replay(spool, deliver, upstream, settings.drain_share),
             keep_contact(spool, peer, settings.site_id),
         ):
             sink = within_sites(forward(grouped, spool, upstream, settings.forward_timeout_s, spool_when_busy=True))

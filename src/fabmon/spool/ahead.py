@@ -19,7 +19,7 @@ MOST_READ_FAILURES: Final = 5
 
 def records_ahead(
     disk: Disk, directory: Path, segments: Sequence[Segment], start: tuple[int, int], after: int, end: int
-) -> Iterator[tuple[int, int, Record]]:
+) -> Iterator[tuple[Record, int, int]]:
     """Whole records behind sequence *after* and before *end*, each with its segment and the offset behind it.
 
     *start* is the segment and offset to begin at. Damage is passed over and marked in its segment. Raises SpoolFailed
@@ -40,7 +40,7 @@ def records_ahead(
                     segment.damaged = True
                 elif last < item.seq < bound:
                     last = item.seq
-                    yield segment.first, behind, item
+                    yield item, segment.first, behind
                 elif not segment.first <= item.seq < bound:
                     segment.damaged = True  # a record of another place: not delivered from here, but kept
             segment.failures = 0

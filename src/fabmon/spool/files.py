@@ -7,6 +7,7 @@ any failure to write, the segment is never written again, and a new one is begun
 import errno
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +49,7 @@ class SpoolFiles:
         self.dead = DeadLetters(self._disk, directory, self.books.acknowledged)
         self._writer = SegmentWriter(self._disk, directory)
         self._read_from: tuple[int, int] = (0, 0)  # segment and offset behind the acknowledged position
-        self._marks: list[tuple[int, int, int]] = []  # of what was read: sequence, segment, offset behind it
+        self._window: list[tuple[Record, int, int]] = []  # read and not acknowledged: record, segment, offset behind it
         self._saved_last = self.books.last
         if self._save():
             self._delete_delivered()
@@ -103,26 +104,27 @@ class SpoolFiles:
         will not say what it holds.
         """
         self._drop_expired()
-        records: list[Record] = []
-        marks: list[tuple[int, int, int]] = []
-        size = 0
         try:
-            for first, behind, record in self._ahead():
-                if records and size + len(record.raw) > max_bytes:
-                    break
-                records.append(record)
-                marks.append((record.seq, first, behind))
-                size += len(record.raw)
-                if len(records) >= max_events:
-                    break
+            self._look_ahead(max_events, max_bytes)
         except SpoolFailed:
-            if not records:
+            if not self._window:
                 raise
-        self._marks = marks
+        records: list[Record] = []
+        size = 0
+        for record, _, _ in self._window[:max_events]:
+            size += len(record.raw)
+            if records and size > max_bytes:
+                break
+            records.append(record)
         if not records and self.pending:
             log.error("spool.nothing_readable", directory=self.directory, events=self.pending, action="set aside")
             self.acknowledge(self._next_seq - 1)
         return records
+
+    def read_ahead(self, max_events: int, max_bytes: int) -> None:
+        """Have the events behind those of the last `read` at hand for the next, while the other side takes those."""
+        with suppress(SpoolFailed):  # the next read says it
+            self._look_ahead(2 * max_events, 2 * max_bytes)
 
     def acknowledge(self, seq: int, letters: Sequence[Letter] = ()) -> None:
         """Everything up to *seq* has found its end: *letters* are dead, the rest delivered, the unreadable set aside.
@@ -171,22 +173,43 @@ class SpoolFiles:
             self._remove(newest)
         return books
 
-    def _ahead(self) -> Iterator[tuple[int, int, Record]]:
-        """Whole records behind the acknowledged position, each with its segment and the offset behind it."""
-        after, end = self.books.acknowledged, self._next_seq
-        return records_ahead(self._disk, self.directory, tuple(self._segments), self._read_from, after, end)
+    def _ahead(self) -> Iterator[tuple[Record, int, int]]:
+        """Whole records behind those at hand, each with its segment and the offset behind it."""
+        after, start = self.books.acknowledged, self._read_from
+        if self._window and self._window[-1][0].seq > after:
+            last, first, behind = self._window[-1]
+            after, start = last.seq, (first, behind)
+        return records_ahead(self._disk, self.directory, tuple(self._segments), start, after, self._next_seq)
+
+    def _look_ahead(self, max_events: int, max_bytes: int) -> None:
+        """Have so many at hand; raises SpoolFailed, with those before the failure at hand."""
+        acknowledged = self.books.acknowledged
+        if self._window and self._window[0][0].seq <= acknowledged:
+            self._window = self._window[self._count_until(acknowledged) :]
+        size = sum(len(record.raw) for record, _, _ in self._window)
+        if len(self._window) >= max_events or size >= max_bytes:
+            return
+        for found in self._ahead():
+            self._window.append(found)
+            size += len(found[0].raw)
+            if len(self._window) >= max_events or size >= max_bytes:
+                return
+
+    def _count_until(self, seq: int) -> int:
+        return bisect_right(self._window, seq, key=lambda each: each[0].seq)
 
     def _found_until(self, seq: int) -> tuple[int, tuple[int, int] | None]:
         """How many whole records lie behind the acknowledged position up to *seq*, and where the last of them ends."""
-        marks = [mark for mark in self._marks if mark[0] > self.books.acknowledged]
-        if marks and marks[-1][0] >= seq:
-            count = bisect_right(marks, seq, key=lambda mark: mark[0])
-            return count, (marks[count - 1][1:] if count else None)
-        count, reached = 0, None
-        for first, behind, record in self._ahead():
-            if record.seq > seq:
-                break
-            count, reached = count + 1, (first, behind)
+        end = self._count_until(seq)
+        count = end - self._count_until(self.books.acknowledged)
+        reached: tuple[int, int] | None = None
+        if count:
+            reached = self._window[end - 1][1:]
+        if end == len(self._window):
+            for record, first, behind in self._ahead():
+                if record.seq > seq:
+                    break
+                count, reached = count + 1, (first, behind)
         return count, reached
 
     def _make_room(self, wanted: int) -> None:

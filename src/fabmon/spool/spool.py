@@ -122,7 +122,10 @@ class Spool:
 
         Empty when nothing is pending that could be read. Raises SpoolFailed.
         """
-        return await self._on_thread(lambda: self._files.read(max_events, max_bytes))
+        records = await self._on_thread(lambda: self._files.read(max_events, max_bytes))
+        if len(records) > 1:
+            self._thread.submit(self._files.read_ahead, max_events, max_bytes)
+        return records
 
     async def acknowledge(self, seq: int, letters: Sequence[Letter] = ()) -> None:
         """Everything up to *seq* has found its end: *letters* become dead letters, the rest was delivered.
