@@ -66,7 +66,7 @@ async def drain(directory: Path, url: str) -> None:
             return await peer.send_batch(raws, patience_seconds)
 
         before = spool.books.delivered, spool.books.dead
-        async with replay(spool, deliver, upstream):
+        async with replay(spool, deliver, upstream, share=1.0):
             while spool.pending and upstream.pause is None:  # noqa: ASYNC110 - replay's progress has no event of its own
                 await asyncio.sleep(0.05)
         print(f"{spool.books.delivered - before[0]} delivered, {spool.books.dead - before[1]} dead letters")
