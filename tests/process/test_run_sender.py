@@ -97,6 +97,20 @@ def test_its_trouble_is_said_by_the_next_run_and_forgotten_when_it_is_over(
     assert fabmon_run(environment, sidecar.url, "--", "true").stderr == b""
 
 
+@pytest.mark.parametrize("init", ["tini", "systemd", "bash"])
+def test_below_who_ends_all_at_our_end_the_run_sends_by_itself(
+    sidecar: Sidecar, environment: dict[str, str], init: str
+) -> None:
+    parent = (
+        "import subprocess, sys; from pathlib import Path\n"
+        "Path('/proc/self/comm').write_text(sys.argv[1]); subprocess.run(sys.argv[2:], check=True)"
+    )
+    line = [sys.executable, "-c", parent, init, *FABMON_RUN, "--app", "x", "--url", sidecar.url, "--", "true"]
+    subprocess.run(line, env=environment, timeout=20, check=True)
+    assert bool(senders(sidecar.url)) == (init == "bash")
+    assert len(sidecar.expect(2)) == 2
+
+
 def test_where_nothing_can_be_written_the_run_sends_by_itself(
     sidecar: Sidecar, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ Run any program as a job: its start, end, duration, CPU, peak memory and exit co
   --meta a=b [c=d]   metadata, as often as needed
   --with-arguments   report the arguments too; by default not: they may be secret
   --no-stderr        do not report the end of stderr when the program has failed, and leave stderr alone
-  --wait             send the report before the end, for at most 2 s: where nothing may stay behind, as in a container
+  --wait             send the report before the end, for at most 2 s: for a script in a container, which ends all it leaves
   --url URL          the sidecar; default FABMON_URL or {DEFAULT_URL}
   --site ID          this site; default FABMON_SITE_ID or {DEFAULT_SITE_ID}; must be the sidecar's
 

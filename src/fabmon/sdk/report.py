@@ -2,7 +2,7 @@
 
 A short run only writes its mark (unsent/mark.py), and leaves the sending to a process of its own. From `send_now` on, this
 process sends by itself (emitter.py), in a thread; the mark then only says that it lives. So it does when there is nowhere
-to write, and when it is the first process of a container: what it leaves behind would end with it.
+to write, and when what it leaves behind would be killed at its end: as the main process of a container or a service.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from fabmon.wire import plain
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Final
 
     from fabmon.sdk.address import Address
     from fabmon.sdk.emitter import Emitter
     from fabmon.sdk.lines import Lines, Said
     from fabmon.sdk.pipe import Pipe
+
+
+# systemd does so for a service; the others are the first processes of containers, with one child.
+_ENDING_ALL: Final = ("systemd", "tini", "docker-init", "dumb-init", "catatonit")
 
 
 class Report:
@@ -71,7 +75,7 @@ class Report:
     def ended(self, event: dict[str, Any]) -> str | None:
         """Bring the end on its way; what needs a person, in a line."""
         line = plain.encode(event)
-        if self._thread is None and self._emitter is None and self._mark is not None and os.getpid() != 1:
+        if self._thread is None and self._emitter is None and self._mark is not None and not _ends_all():
             try:
                 self._mark.complete(line)
                 self._mark = None
@@ -103,3 +107,14 @@ class Report:
         event = self._event(said.kind, plain.at(), "running", said.metrics, said.metadata)
         if self._emitter is not None:
             self._emitter.send_line(encode(event))
+
+
+def _ends_all() -> bool:
+    """Whether whoever started us will end all processes when we end: a container's first process, a service's main one."""
+    if os.getpid() == 1:
+        return True
+    try:
+        with open(f"/proc/{os.getppid()}/comm", encoding="utf-8") as file:  # noqa: PTH123
+            return file.read().strip() in _ENDING_ALL
+    except (OSError, UnicodeDecodeError):
+        return False
