@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help up test soak check docs bench timescale secrets build clean
+.PHONY: help up test soak check docs bench timescale secrets build sbom audit clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,8 +43,17 @@ timescale: ## Build and start a real TimescaleDB on loopback; prints its URL
 secrets: $(INSTALLED) ## Make the passwords and tokens of deploy/compose.yaml, those that are missing
 	@$(BIN)/python -m tools.make_secrets
 
-build: $(INSTALLED) ## Make the wheel and the sdist in dist/
-	PIP_CONSTRAINT=constraints.txt $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+build: $(INSTALLED) ## Make the sdist, and the wheel from it, in dist/
+	rm -f dist/fabmon-*
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+sbom: build ## Write dist/fabmon.cdx.json: every package of an installation, with version and licence
+	tools/sbom.sh $(abspath $(BIN)/python) dist/fabmon.cdx.json
+
+audit: $(INSTALLED) ## Ask PyPI whether a pinned package has a known vulnerability; needs pypi.org
+	$(PYTHON) -m venv dist/audit
+	dist/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	dist/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## Remove what make made here
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache

@@ -17,6 +17,7 @@ from tools.make_secrets import make_secrets
 from fabmon import metrics
 from fabmon.httpd.tokens import hash_of, read_tokens
 from fabmon.settings import ROLES, known_names, load
+from fabmon.version import __version__
 from tests.fixtures.programs import promtool
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +94,12 @@ def test_the_manifests_keep_the_schemas_of_kubernetes(path: Path) -> None:
         wanted = selector.get("matchLabels", selector)
         template = document["spec"].get("template", {}).get("metadata", {}).get("labels", wanted)
         assert wanted.items() <= template.items()
+
+
+def test_the_image_is_of_this_version() -> None:
+    files = [DEPLOY / "compose.yaml", *MANIFESTS]
+    named = {version for path in files for version in re.findall(r"image: fabmon:(\S+)", path.read_text())}
+    assert named == {__version__}
 
 
 def test_a_tokens_file_from_a_secret_is_not_readable_by_everybody() -> None:
