@@ -11,6 +11,8 @@ from json_to_recordset(%(contacts)s::json) as said (
     pending bigint, oldest_pending_age_s float8, stopped boolean
 )
 cross join lateral (select now() - make_interval(secs => seconds_ago) as at) as heard
+-- That one holds nothing, and need not be heard any more, is no news of one that never was heard.
+where pending > 0 or not stopped or exists (select from sidecar where sidecar.id = said.id)
 on conflict (id) do update set
     -- A batch's headers say less than a word of its own.
     site_id = coalesce(excluded.site_id, old.site_id),

@@ -1,14 +1,22 @@
 """Contact with the site: who was heard, what is held back, and up to when the lists are complete."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 from fabmon.clock import monotonic
+from fabmon.ingest.contact import Contacts, keep_contacts
+from fabmon.relay.contact import Speaker
+from fabmon.relay.forward import Underway, Upstream, forward
+from fabmon.spool.spool import open_spool
 from fabmon.store.pool import Pool
+from fabmon.store.schema import open_schema
 from fabmon.store.sidecars import Heard, complete_until, read_sidecars, write_contacts
-from fabmon.wire.contact import Contact
+from fabmon.wire.contact import AGE_HEADER, PENDING_HEADER, Contact
+from fabmon.wire.event import Batch, Receipt
 from tests.fixtures.roles import Service, StartRole, eventually
-from tests.make import event_dict
+from tests.make import event, event_dict
 
 A, B = str(uuid4()), str(uuid4())
 
@@ -55,6 +63,52 @@ async def test_one_that_stopped_with_events_holds_them_back(pool: Pool) -> None:
     assert 49 < await until(pool) < 55
     [item] = await read_sidecars(pool)
     assert (item["state"], item["site_id"], item["host"], item["pending"]) == ("holding", "fab1", "etch-07", 3)
+
+
+async def test_the_spool_of_a_local_is_known_as_a_sidecar_is_while_it_holds_events(pool: Pool, tmp_path: Path) -> None:
+    async def eventually_seen(state: str, pending: int) -> None:
+        async with asyncio.timeout(10):
+            while [(each["state"], each["pending"]) for each in await read_sidecars(pool)] != [(state, pending)]:  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.05)
+
+    async with (
+        open_schema(pool) as schema,
+        open_spool(tmp_path / "spool", 1 << 20) as spool,
+        keep_contacts(pool, schema, Contacts(), spool, "fab1"),
+    ):
+        await asyncio.sleep(1.3)
+        assert await read_sidecars(pool) == []  # one that never held anything is nobody's concern
+        await spool.append([b'{"n":1}', b'{"n":2}'])
+        await asyncio.sleep(0.5)
+        await eventually_seen("holding", 2)
+        assert 0.4 < await until(pool) < 8
+        await spool.acknowledge(2)
+        await eventually_seen("stopped", 0)
+        assert await until(pool) < 0.4
+
+
+async def test_events_under_way_are_held_back_too(tmp_path: Path) -> None:
+    answered = asyncio.Event()
+
+    async def send(batch: Batch) -> Receipt:
+        await answered.wait()
+        return Receipt(stored=len(batch.raws))
+
+    async with open_spool(tmp_path, 1 << 20) as spool:
+        underway = Underway()
+        speaker = Speaker(spool, underway, "fab1")
+        sink = forward(send, spool, Upstream("site"), 60.0, underway, spool_when_busy=True)
+        one, two = (asyncio.ensure_future(sink(Batch([event()] * count, [b"{}"] * count))) for count in (1, 2))
+        await asyncio.sleep(0.2)
+        word = speaker.word()
+        assert (word.pending, 0.1 < (word.oldest_pending_age_s or 0) < 5, word.stopped) == (3, True, False)
+        # Of a batch's own events the site knows when it has heard what goes with it.
+        assert speaker.headers(3)[PENDING_HEADER] == "0"
+        assert AGE_HEADER not in speaker.headers(3)
+        assert (speaker.headers(2)[PENDING_HEADER], AGE_HEADER in speaker.headers(2)) == ("1", True)
+        answered.set()
+        assert [(await each).stored for each in (one, two)] == [1, 2]
+        assert (speaker.word(last=True).pending, speaker.word(last=True).stopped) == (0, True)
 
 
 def test_a_sidecar_is_known_to_its_site(make_role: StartRole, local: Service) -> None:

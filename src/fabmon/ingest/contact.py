@@ -1,6 +1,10 @@
-"""What sidecars tell of themselves: kept for a second, then written for all of them together."""
+"""What sidecars tell of themselves: kept for a second, then written for all of them together.
+
+The spool of a `local` holds events back as a sidecar does, and is known like one, by its own id.
+"""
 
 import asyncio
+import platform
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -12,11 +16,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fabmon.clock import monotonic
-from fabmon.errors import BadParameter, Overloaded, StoreUnavailable
+from fabmon.errors import BadParameter, Forbidden, Overloaded, StoreUnavailable
 from fabmon.httpd.body import read_body
+from fabmon.httpd.bound import allowed_sites
+from fabmon.spool.spool import Spool
 from fabmon.store.pool import Pool
 from fabmon.store.schema import Schema
 from fabmon.store.sidecars import Heard, write_contacts
+from fabmon.version import __version__
 from fabmon.wire.contact import AGE_HEADER, CONTACT, ID_HEADER, PENDING_HEADER, Contact
 from fabmon.wire.ids import read_uuid
 
@@ -36,11 +43,14 @@ class Contacts:
     def __init__(self) -> None:
         self._heard: dict[str, Heard] = {}
 
-    def heard(self, id: str, contact: Contact) -> None:
-        """Raises Overloaded when more sidecars than can be are heard at once."""
+    def heard(self, id: str, at: float, contact: Contact) -> None:
+        """*at*: when it began to speak; what it took since then is not in its word.
+
+        Raises Overloaded when more sidecars than can be are heard at once.
+        """
         if id not in self._heard and len(self._heard) >= _MOST_WAITING:
             raise Overloaded(f"{_MOST_WAITING} sidecars were heard in a second")
-        self._heard[id] = Heard(id, monotonic(), contact)
+        self._heard[id] = Heard(id, at, contact)
 
     def take(self) -> list[Heard]:
         taken, self._heard = list(self._heard.values()), {}
@@ -52,68 +62,88 @@ class Contacts:
 
 
 @asynccontextmanager
-async def keep_contacts(pool: Pool, schema: Schema, contacts: Contacts) -> AsyncIterator[None]:
-    """Write what was heard, once a second, as long as the context is open, and once more at its end."""
+async def keep_contacts(
+    pool: Pool, schema: Schema, contacts: Contacts, spool: Spool, site_id: str | None
+) -> AsyncIterator[None]:
+    """Write what was heard, and what our own *spool* holds back, once a second as long as the context is open."""
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_flush_always(pool, schema, contacts), name="contacts")
+        task = tasks.create_task(_flush_always(pool, schema, contacts, spool, site_id), name="contacts")
         try:
             yield
         finally:
             task.cancel()
 
 
-def contact_routes(contacts: Contacts) -> list[Route]:
-    """POST /v1/ingest/sidecars/{id}: a sidecar that has nothing to send says that it is there."""
+def contact_routes(contacts: Contacts, site_id: str | None) -> list[Route]:
+    """POST /v1/ingest/sidecars/{id}: a sidecar that has nothing to send says that it is there.
+
+    *site_id*: of this role, if it serves one alone.
+    """
 
     async def say(request: Request) -> Response:
+        at = monotonic()
         id = read_uuid("id", request.path_params["id"])
         body = await read_body(request.scope, request.receive, _BODY_LIMIT_BYTES)
         try:
             contact = CONTACT.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise BadParameter("body", str(error)) from None
-        contacts.heard(str(id), contact)
+        if not _may_speak(site_id or contact.site_id):
+            raise Forbidden("the token is not for this sidecar's site")
+        contacts.heard(str(id), at, contact)
         return Response(status_code=204)
 
     return [Route("/v1/ingest/sidecars/{id}", say, methods=["POST"])]
 
 
-def hearing(contacts: Contacts, routes: Sequence[Route]) -> list[Route]:
+def hearing(contacts: Contacts, routes: Sequence[Route], site_id: str | None) -> list[Route]:
     """The same *routes*, with an ear for the headers of sidecars."""
     heard = []
     for route in routes:
         methods = list(route.methods or ())
-        heard.append(Route(route.path, _Hearing(contacts, route.endpoint), methods=methods))
+        heard.append(Route(route.path, _Hearing(contacts, route.endpoint, site_id), methods=methods))
     return heard
 
 
 class _Hearing:
-    def __init__(self, contacts: Contacts, app: ASGIApp) -> None:
+    def __init__(self, contacts: Contacts, app: ASGIApp, site_id: str | None) -> None:
         self._contacts = contacts
         self._app = app
+        self._site_id = site_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        at = monotonic()
         await self._app(scope, receive, send)
         # Behind the answer: only who may send events is heard here, and the batch is stored by now.
         headers = dict(scope["headers"])
-        if _ID in headers:
-            _hear(self._contacts, headers)
+        if _ID in headers and _may_speak(self._site_id):
+            _hear(self._contacts, at, headers)
 
 
-def _hear(contacts: Contacts, said: dict[bytes, bytes]) -> None:
+def _may_speak(site_id: str | None) -> bool:
+    """Whether the token of this request is for *site_id*; a token of one site speaks for no unknown one."""
+    sites = allowed_sites.get()
+    return sites is None or site_id in sites
+
+
+def _hear(contacts: Contacts, at: float, said: dict[bytes, bytes]) -> None:
     """A header that is none of ours harms nobody: the batch was stored."""
     try:
         id = str(read_uuid("id", said[_ID].decode("ascii")))
         age = said.get(_AGE)
         contact = msgspec.convert({"pending": int(said[_PENDING]), "oldest_pending_age_s": age and float(age)}, Contact)
-        contacts.heard(id, contact)
+        contacts.heard(id, at, contact)
     except (BadParameter, Overloaded, KeyError, ValueError):
         return
 
 
-async def _flush_always(pool: Pool, schema: Schema, contacts: Contacts) -> None:
+async def _flush_always(pool: Pool, schema: Schema, contacts: Contacts, spool: Spool, site_id: str | None) -> None:
+    told_pending = True  # whoever had this spool before may have told so
     while True:
         await asyncio.sleep(_FLUSH_SECONDS)
+        if spool.pending or told_pending:
+            told_pending = bool(spool.pending)
+            contacts.heard(spool.id, monotonic(), _own_word(spool, site_id))
         taken = contacts.take()
         if not taken:
             continue
@@ -122,3 +152,15 @@ async def _flush_always(pool: Pool, schema: Schema, contacts: Contacts) -> None:
             await write_contacts(pool, taken)
         except StoreUnavailable:
             contacts.give_back(taken)
+
+
+def _own_word(spool: Spool, site_id: str | None) -> Contact:
+    """Of our own spool; while it is empty it need not be heard."""
+    return Contact(
+        pending=spool.pending,
+        oldest_pending_age_s=spool.oldest_pending_age(),
+        site_id=site_id,
+        host=platform.node()[:200] or None,
+        version=__version__,
+        stopped=not spool.pending,
+    )

@@ -14,6 +14,7 @@ from fabmon.clock import monotonic
 from fabmon.errors import PeerUnavailable
 from fabmon.logs import Log
 from fabmon.peer.client import Peer
+from fabmon.relay.forward import Underway
 from fabmon.spool.spool import Spool
 from fabmon.version import __version__
 from fabmon.wire.codec import encode
@@ -27,48 +28,69 @@ _TIMEOUT_SECONDS: Final = 5.0
 _LAST_WORD_SECONDS: Final = 1.0
 
 
-def contact_headers(spool: Spool) -> Mapping[str, str]:
-    """What goes with each batch."""
-    headers = {ID_HEADER: spool.id, PENDING_HEADER: str(spool.pending)}
-    age = spool.oldest_pending_age()
-    return headers if age is None else {**headers, AGE_HEADER: f"{age:.3f}"}
+class Speaker:
+    """What the sidecar says of what it holds back: the events in its spool, and those that are under way."""
+
+    def __init__(self, spool: Spool, underway: Underway, site_id: str) -> None:
+        self.id = spool.id
+        self.said_pending = 0  # the last time
+        self._spool = spool
+        self._underway = underway
+        self._site_id = site_id
+
+    @property
+    def pending(self) -> int:
+        return self._spool.pending + self._underway.count
+
+    def headers(self, own: int = 0) -> Mapping[str, str]:
+        """What goes with a batch of *own* fresh events: once the site has heard it, it has these."""
+        self.said_pending = max(0, self.pending - own)
+        headers = {ID_HEADER: self.id, PENDING_HEADER: str(self.said_pending)}
+        age = self._oldest_age() if self.said_pending else None
+        return headers if age is None else {**headers, AGE_HEADER: f"{age:.3f}"}
+
+    def word(self, *, last: bool = False) -> Contact:
+        """What is said without a batch; *last*: before an orderly end."""
+        self.said_pending = self.pending
+        return Contact(
+            pending=self.pending,
+            oldest_pending_age_s=self._oldest_age(),
+            site_id=self._site_id or None,
+            host=platform.node()[:200] or None,
+            version=__version__,
+            # One that still holds events stays known as holding them.
+            stopped=last and not self.pending,
+        )
+
+    def _oldest_age(self) -> float | None:
+        ages = (self._spool.oldest_pending_age(), self._underway.oldest_age())
+        return max((age for age in ages if age is not None), default=None)
 
 
 @asynccontextmanager
-async def keep_contact(spool: Spool, peer: Peer, site_id: str) -> AsyncIterator[None]:
-    """Tell *peer* every ten seconds, and at once when the spool became empty; and, at the end, that this was the end."""
+async def keep_contact(speaker: Speaker, peer: Peer) -> AsyncIterator[None]:
+    """Tell *peer* every ten seconds, and at once when nothing is held any more; and, at the end, that this was the end."""
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_tell(spool, peer, site_id), name="contact")
+        task = tasks.create_task(_tell(speaker, peer), name="contact")
         try:
             yield
         finally:
             task.cancel()
-    # Only an orderly end comes here; one that still holds events stays known as holding them.
-    await _say(spool, peer, site_id, _LAST_WORD_SECONDS, stopped=not spool.pending)
+    await _say(speaker, peer, speaker.word(last=True), _LAST_WORD_SECONDS)
 
 
-async def _tell(spool: Spool, peer: Peer, site_id: str) -> None:
-    told_at, told_holding = float("-inf"), False
+async def _tell(speaker: Speaker, peer: Peer) -> None:
+    told_at = float("-inf")
     while True:
-        holding = bool(spool.pending)
-        if monotonic() - told_at >= CONTACT_SECONDS or (told_holding and not holding):
-            await _say(spool, peer, site_id, _TIMEOUT_SECONDS)
-            told_at, told_holding = monotonic(), holding
-        told_holding = told_holding or holding
+        if monotonic() - told_at >= CONTACT_SECONDS or (speaker.said_pending and not speaker.pending):
+            await _say(speaker, peer, speaker.word(), _TIMEOUT_SECONDS)
+            told_at = monotonic()
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _say(spool: Spool, peer: Peer, site_id: str, timeout_seconds: float, *, stopped: bool = False) -> None:
-    contact = Contact(
-        pending=spool.pending,
-        oldest_pending_age_s=spool.oldest_pending_age(),
-        site_id=site_id or None,
-        host=platform.node()[:200] or None,
-        version=__version__,
-        stopped=stopped,
-    )
+async def _say(speaker: Speaker, peer: Peer, contact: Contact, timeout_seconds: float) -> None:
     try:
-        answer = await peer.post(f"/v1/ingest/sidecars/{spool.id}", encode(contact), timeout_seconds)
+        answer = await peer.post(f"/v1/ingest/sidecars/{speaker.id}", encode(contact), timeout_seconds)
     except PeerUnavailable:
         return  # the events' own way says so, and spools
     if answer.status != 204:

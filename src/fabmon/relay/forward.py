@@ -60,7 +60,31 @@ class Upstream(msgspec.Struct):
         self.state, self.reason = state, reason
 
 
-def forward(send: Sink, spool: Spool, upstream: Upstream, timeout_seconds: float, *, spool_when_busy: bool) -> Sink:
+class Underway:
+    """Events that were taken and are durable nowhere yet: they wait for the other side, or for the spool."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._since: dict[object, float] = {}  # in order
+
+    def begin(self, events: int) -> object:
+        request = object()
+        self._since[request] = monotonic()
+        self.count += events
+        return request
+
+    def end(self, request: object, events: int) -> None:
+        del self._since[request]
+        self.count -= events
+
+    def oldest_age(self) -> float | None:
+        oldest = next(iter(self._since.values()), None)
+        return None if oldest is None else monotonic() - oldest
+
+
+def forward(
+    send: Sink, spool: Spool, upstream: Upstream, timeout_seconds: float, underway: Underway, *, spool_when_busy: bool
+) -> Sink:
     """A sink that answers when its events are durable: behind *send* within the time limit, else in *spool*.
 
     Raises what the spool raises when neither can take them. When *send* is Overloaded, the events are spooled if
@@ -68,6 +92,13 @@ def forward(send: Sink, spool: Spool, upstream: Upstream, timeout_seconds: float
     """
 
     async def sink(batch: Batch) -> Receipt:
+        request = underway.begin(len(batch.events))
+        try:
+            return await take(batch)
+        finally:
+            underway.end(request, len(batch.events))
+
+    async def take(batch: Batch) -> Receipt:
         if upstream.state == "ok":
             try:
                 async with asyncio.timeout(timeout_seconds):

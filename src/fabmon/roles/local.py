@@ -30,7 +30,7 @@ from fabmon.query.complete import Completeness
 from fabmon.query.figures import figure_routes
 from fabmon.query.jobs import job_routes
 from fabmon.query.sidecars import sidecar_routes
-from fabmon.relay.forward import Upstream, forward
+from fabmon.relay.forward import Underway, Upstream, forward
 from fabmon.relay.replay import Deliver, replay
 from fabmon.relay.report import refresh_metrics, spool_health
 from fabmon.roles.described import LOCAL
@@ -112,19 +112,26 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
         async with (
             group_commit(write, bounds, in_flight=_IN_FLIGHT, name="commit") as stored,
             replay(spool, _deliver(stored), upstream, settings.drain_share),
-            keep_contacts(pool, schema, contacts),
+            keep_contacts(pool, schema, contacts, spool, site_id),
             wake_one_another(url, pool, hub.wanted, commits),
             follow(pool, schema, hub, commits.wake),
             upkeep(pool, schema, settings.event_retention_days, settings.job_retention_days),
             take_census(pool, schema, settings.stale_after_s),
         ):
-            sink = within_sites(forward(stored, spool, upstream, _COMMIT_TIMEOUT_SECONDS, spool_when_busy=False))
+            forwarded = forward(stored, spool, upstream, _COMMIT_TIMEOUT_SECONDS, Underway(), spool_when_busy=False)
+            sink = within_sites(forwarded)
             complete = Completeness(pool)
             routes = [
-                *hearing(contacts, ingest_routes(sink, "local", site_id)),
-                *ping_routes(sink, site_id),
-                *openlineage_routes(sink, "local", site_id),
-                *contact_routes(contacts),
+                *hearing(
+                    contacts,
+                    [
+                        *ingest_routes(sink, "local", site_id),
+                        *ping_routes(sink, site_id),
+                        *openlineage_routes(sink, "local", site_id),
+                    ],
+                    site_id,
+                ),
+                *contact_routes(contacts, site_id),
                 *sidecar_routes(pool),
                 *job_routes(pool, complete, settings.stale_after_s),
                 *figure_routes(pool, complete),

@@ -23,8 +23,8 @@ from fabmon.ingest.ping import ping_routes
 from fabmon.peer.client import Sent, open_peer
 from fabmon.peer.credentials import credentials_of
 from fabmon.relay.collect import collect
-from fabmon.relay.contact import contact_headers, keep_contact
-from fabmon.relay.forward import Upstream, forward
+from fabmon.relay.contact import Speaker, keep_contact
+from fabmon.relay.forward import Underway, Upstream, forward
 from fabmon.relay.replay import replay
 from fabmon.relay.report import refresh_metrics, spool_health, upstream_health
 from fabmon.roles.described import SIDECAR
@@ -55,15 +55,18 @@ async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
         open_spool(settings.spool_path, limits_of(settings)) as spool,
         open_peer(settings.local_url, credentials) as peer,
     ):
+        underway = Underway()
+        speaker = Speaker(spool, underway, settings.site_id)
 
         async def send(group: Group) -> Outcome:
-            sent = await peer.send_batch(group.raws, settings.forward_timeout_s, contact_headers(spool), group.requests)
+            headers = speaker.headers(len(group.raws))
+            sent = await peer.send_batch(group.raws, settings.forward_timeout_s, headers, group.requests)
             return Outcome(rejected={why.index: why for why in sent.rejected})
 
         async def deliver(raws: Sequence[bytes], patience_seconds: float) -> Sent:
             # A backlog's batch is larger than a fresh one, and nobody waits for it.
             patience = max(patience_seconds, settings.forward_timeout_s)
-            return await peer.send_batch(raws, patience, contact_headers(spool))
+            return await peer.send_batch(raws, patience, speaker.headers())
 
         async def health() -> dict[str, Any]:
             await spool.look_at_dead_letters()
@@ -84,9 +87,10 @@ async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
         async with (
             group_commit(send, _BOUNDS, in_flight=_IN_FLIGHT, name="forward") as grouped,
             replay(spool, deliver, upstream, settings.drain_share),
-            keep_contact(spool, peer, settings.site_id),
+            keep_contact(speaker, peer),
         ):
-            sink = within_sites(forward(grouped, spool, upstream, settings.forward_timeout_s, spool_when_busy=True))
+            forwarded = forward(grouped, spool, upstream, settings.forward_timeout_s, underway, spool_when_busy=True)
+            sink = within_sites(forwarded)
             routes = [
                 *ingest_routes(sink, "sidecar", settings.site_id or None),
                 *ping_routes(sink, settings.site_id or None),
