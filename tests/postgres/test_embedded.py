@@ -15,6 +15,7 @@ import pytest
 
 from fabmon.errors import StartError
 from fabmon.store.embedded import open_embedded
+from fabmon.store.pool import closing
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="there is none on Windows")]
 
@@ -22,6 +23,7 @@ HOLDER = """
 import asyncio, sys
 from pathlib import Path
 from fabmon.store.embedded import open_embedded
+from fabmon.store.pool import closing
 
 async def main():
     async with open_embedded(Path(sys.argv[1])) as url:
@@ -53,7 +55,9 @@ async def test_it_is_durable_by_default_and_listens_on_no_port(data_dir: Path) -
 async def test_a_killed_server_is_started_again_under_the_same_url(data_dir: Path) -> None:
     async with open_embedded(data_dir) as url:
         await query(url, "create table kept as select 42 as answer")
-        async with await psycopg.AsyncConnection.connect(url) as idle:  # a backend that outlives its postmaster
+        async with closing(
+            await psycopg.AsyncConnection.connect(url)
+        ) as idle:  # a backend that outlives its postmaster
             for _ in range(2):
                 killed = postmaster_pid(data_dir)
                 os.kill(killed, signal.SIGKILL)
@@ -123,7 +127,7 @@ async def test_a_start_that_cannot_work_says_what_postgresql_said(data_dir: Path
 
 
 async def query(url: str, statement: str) -> object:
-    async with asyncio.timeout(10), await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+    async with asyncio.timeout(10), closing(await psycopg.AsyncConnection.connect(url, autocommit=True)) as connection:
         cursor = await connection.execute(statement.encode())
         row = await cursor.fetchone() if cursor.description else None
         return row[0] if row else None

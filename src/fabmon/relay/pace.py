@@ -47,4 +47,4 @@ class Pace:
             return next(self._delays)
         if isinstance(error, PeerRefused):
             return PROBE_SECONDS
-        return random.uniform(PROBE_SECONDS / 4, PROBE_SECONDS)  # noqa: S311
+        return random.uniform(PROBE_SECONDS / 4, PROBE_SECONDS)  # noqa: S311 - as above

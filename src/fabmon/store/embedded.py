@@ -18,6 +18,7 @@ import psycopg
 from fabmon.clock import monotonic
 from fabmon.errors import StartError
 from fabmon.logs import Log
+from fabmon.store.pool import closing
 from fabmon.store.postmaster import Postmaster
 
 DATABASE = "fabmon"
@@ -112,7 +113,7 @@ async def _answer(server: Postmaster) -> None:
     begun = monotonic()
     while True:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS), await _connect(server):
+            async with asyncio.timeout(ANSWER_SECONDS), closing(await _connect(server)):
                 return
         except (psycopg.OperationalError, TimeoutError) as error:
             if not server.alive():
@@ -130,7 +131,7 @@ async def _connect(server: Postmaster) -> psycopg.AsyncConnection[tuple[object, 
 
 
 async def _create_database(server: Postmaster) -> None:
-    async with asyncio.timeout(ANSWER_SECONDS), await _connect(server) as connection:
+    async with asyncio.timeout(ANSWER_SECONDS), closing(await _connect(server)) as connection:
         found = await connection.execute("select 1 from pg_database where datname = %s", (DATABASE,))
         if await found.fetchone() is None:
             await connection.execute(f'create database "{DATABASE}"')

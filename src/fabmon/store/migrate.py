@@ -16,7 +16,7 @@ from psycopg.rows import DictRow, dict_row
 
 from fabmon.errors import SchemaMismatch, StartError
 from fabmon.store.named import query, sql_root
-from fabmon.store.pool import Connection, connection_string
+from fabmon.store.pool import Connection, closing, connection_string
 
 _LOCK: Final = 0x6661626D6F6E  # "fabmon"; one migration at a time in a database
 _ROUTINES: Final = 0  # the number under which the hash of all routines is kept
@@ -64,7 +64,7 @@ async def migrate(url: str) -> list[str]:
         connection = await AsyncConnection.connect(connection_string(url), autocommit=True, row_factory=dict_row)
     except psycopg.OperationalError as error:
         raise StartError(f"FABMON_DATABASE_URL: the database does not answer: {_first_line(error)}") from error
-    async with connection:
+    async with closing(connection):
         # Migrations may rebuild large indexes, and wait for another process that is migrating.
         await connection.execute("set statement_timeout = 0")
         await connection.execute("select pg_advisory_lock(%s)", [_LOCK])

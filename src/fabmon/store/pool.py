@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 from msgspec import Raw
@@ -15,6 +15,7 @@ from psycopg_pool import AsyncConnectionPool
 from fabmon.errors import SettingsError, StoreUnavailable
 
 Connection = AsyncConnection[DictRow]
+C = TypeVar("C", bound=AsyncConnection[Any])
 Pool = AsyncConnectionPool[Connection]
 
 CONNECT_TIMEOUT_SECONDS: Final = 5
@@ -84,6 +85,18 @@ _NOT_NOW: Final = (
     psycopg.errors.ReadOnlySqlTransaction,
     psycopg.errors.InsufficientPrivilege,
 )
+
+
+@asynccontextmanager
+async def closing(connection: C) -> AsyncIterator[C]:
+    """*connection*, closed at the end, whatever happens.
+
+    psycopg's own `async with` rolls back first, and leaves the connection open when that is canceled too.
+    """
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 @asynccontextmanager

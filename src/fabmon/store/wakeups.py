@@ -12,7 +12,7 @@ from typing import Final
 import psycopg
 
 from fabmon.store.named import query
-from fabmon.store.pool import Pool, connection_string, translated
+from fabmon.store.pool import Pool, closing, connection_string, translated
 
 _LOCK: Final = {"class": 0x666D, "object": 1}
 
@@ -45,7 +45,7 @@ async def open_listener(url: str) -> AsyncIterator[Listener]:
     """Raises StoreUnavailable, also while it is open."""
     async with translated("listen"):
         connection = await psycopg.AsyncConnection.connect(connection_string(url), autocommit=True)
-    async with connection:
+    async with closing(connection):
         async with translated("listen"):
             await connection.execute(query("hear_commits"), _LOCK)
             await connection.execute("listen fabmon_commit")
