@@ -51,6 +51,8 @@ def main() -> None:
                 f"{name:12} p50 {median(ours):6.2f} ms against {median(limit):6.2f},"
                 f" p95 {percentile(ours, 0.95):6.2f} against {percentile(limit, 0.95):6.2f}"
             )
+        worst = max(results, key=lambda each: each.ratio)
+        results.insert(0, result("query", worst.ours, worst.limit, f"ms p95, of the worst question: {worst.name}"))
         (deep, _), (first, _) = taken["deep page"], taken["first page"]
         lines.append(f"deep page to first: p50 {median(deep) / median(first):.2f}")
         results.append(result("query_deep_to_first", percentile(deep, 0.95), percentile(first, 0.95), "ms p95"))
