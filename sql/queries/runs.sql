@@ -50,9 +50,16 @@ select
     percentile_cont(0.5) within group (order by duration_s) as duration_p50_s,
     percentile_cont(0.95) within group (order by duration_s) as duration_p95_s,
     percentile_cont(0.99) within group (order by duration_s) as duration_p99_s,
-    sum(coalesce(cpu_user_s, 0) + coalesce(cpu_system_s, 0)) as cpu_s,
-    max(mem_max_mb) as mem_max_mb
+    coalesce(sum(cpu), 0) as cpu_s,
+    percentile_cont(0.5) within group (order by cpu) as cpu_p50_s,
+    percentile_cont(0.95) within group (order by cpu) as cpu_p95_s,
+    percentile_cont(0.99) within group (order by cpu) as cpu_p99_s,
+    max(mem_max_mb) as mem_max_mb,
+    percentile_cont(0.5) within group (order by mem_max_mb) as mem_p50_mb,
+    percentile_cont(0.95) within group (order by mem_max_mb) as mem_p95_mb,
+    percentile_cont(0.99) within group (order by mem_max_mb) as mem_p99_mb
 from job
+cross join lateral (select coalesce(cpu_user_s + cpu_system_s, cpu_user_s, cpu_system_s) as cpu) as used
 where started_at >= %(begin)s and started_at < %(end)s
 group by 1, 2
 order by 1, 2

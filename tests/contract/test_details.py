@@ -36,6 +36,8 @@ def test_a_job_with_its_events_and_subjobs(local: Service) -> None:
     for path in (f"/v1/jobs/{wafers[0]}", f"/v1/subjobs/{RUN}", f"/v1/jobs/{uuid.uuid4()}/events"):
         assert (local.get(path).status, local.get(path).json["code"]) == (404, "not_found"), path
     assert local.get("/v1/jobs/x").json["parameter"] == "id"
+    assert local.get("/v1/jobs/x/subjobs").json["parameter"] == "id"
+    assert local.get(f"/v1/jobs/{RUN}/events?limit=1&limit=2").json["parameter"] == "limit"
     assert local.get(f"/v1/jobs/{RUN}?colour=red").json["parameter"] == "colour"
 
 
@@ -138,6 +140,9 @@ def test_stats_by_bucket_and_status(local: Service) -> None:
     for query, name in (("bucket=1y", "bucket"), ("by=colour", "by"), ("bucket=1s", "bucket"), ("x=1", "x")):
         assert local.get(f"/v1/stats?{window}&{query}").json["parameter"] == name
     assert local.get("/v1/stats?from=2026-01-02&to=2026-01-01").json["parameter"] == "from"
+    assert local.get("/v1/stats?to=0001-01-01").json["parameter"] == "to"
+    assert local.get("/v1/stats?to=2026-01-01&to=2026-01-02").json["parameter"] == "to"
+    assert (first["cpu_s"], first["cpu_p50_s"], first["mem_p95_mb"]) == (261.0, 130.5, 2048.5)
 
 
 def test_a_reader_that_goes_ends_its_query_in_the_database(local: Service, database_url: str) -> None:

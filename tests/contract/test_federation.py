@@ -158,6 +158,17 @@ def test_the_streams_of_all_sites_come_as_one_and_resume_at_each(fabs: Fabs) -> 
         assert {(each["site_id"], each["app_name"]) for each in again} == {(f"fab{n}", "meanwhile") for n in range(3)}
 
 
+def test_a_reader_that_leaves_before_the_first_event_misses_none(fabs: Fabs) -> None:
+    central, sites = fabs
+    with open_stream(central, "?site=*") as stream:
+        *_, place = (stream.line() for _ in range(4))
+    assert place.count(b":") == 4  # after id, and each site with its place
+    for n, site in enumerate(sites):
+        site.send([event_dict(site=f"fab{n}")])
+    with open_stream(central, "?site=*", last_event_id=place[4:].strip().decode()) as stream:
+        assert {each["site_id"] for each in stream.take(3)} == {"fab0", "fab1", "fab2"}
+
+
 def test_a_site_that_goes_and_comes_back_is_said_and_misses_nothing(fabs: Fabs) -> None:
     central, sites = fabs
     with open_stream(central, "?site=fab0,fab1") as stream:
@@ -181,10 +192,12 @@ def test_a_merged_stream_names_what_is_wrong(fabs: Fabs) -> None:
         ("", "site"),
         ("?site=*&colour=red", "colour"),
         ("?site=*&last_event_id=fab1", "last_event_id"),
+        ("?site=*&site=fab1", "site"),
     ):
         reply = central.get(f"/v1/stream{query}")
         assert (reply.status, reply.json["parameter"]) == (422, name)
     assert central.get("/v1/stream?site=fab9").status == 404
+    assert central.ask("HEAD", "/v1/stream?site=*").headers["content-type"].startswith("text/event-stream")
 
 
 def test_a_sites_file_is_read_again_when_it_changes(fabs: Fabs, make_role: StartRole, data_dir: Path) -> None:

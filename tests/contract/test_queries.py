@@ -1,6 +1,8 @@
 """Contract section 5, as far as a list of jobs goes, over HTTP on a real `local`."""
 
+import json
 import uuid
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -158,3 +160,43 @@ def test_a_cursor_of_another_question_is_refused(fab: Service) -> None:
     assert fab.get(f"/v1/jobs?limit=5&cursor={cursor}").status == 200
     for other in ("status=failed", "order=started_at"):
         assert fab.get(f"/v1/jobs?{other}&cursor={cursor}").json["parameter"] == "cursor"
+    assert fab.get(f"/v1/subjobs?limit=5&cursor={cursor}").json["parameter"] == "cursor"
+
+
+def test_a_cursor_that_somebody_wrote_is_refused_or_finds_nothing_wrong(fab: Service) -> None:
+    everything = set(ids(fab))
+    forged: dict[str, list[object]] = {
+        "-started_at": [None, 5, [], "x", "2026-01-01", "2026-10-19T12:00:00+99:00"],
+        "event_count": ["9" * 30, "1.5", None],
+        "duration_s": ["nan", "inf", "1e999", {}],
+        "job_key": ["a\0", 7],
+    }
+    for order, value in ((order, value) for order, values in forged.items() for value in values):
+        mark, _, row = _opened(fab.get(f"/v1/jobs?order={order}&limit=1").json["next_cursor"])
+        for form in ("json", "csv"):
+            reply = fab.get(f"/v1/jobs?order={order}&format={form}&cursor={_closed([mark, value, row])}")
+            assert (reply.status, reply.json["parameter"]) == (422, "cursor"), (order, value, form)
+    mark, _, row = _opened(fab.get("/v1/jobs?order=app_name&limit=1").json["next_cursor"])
+    assert set(ids(fab, order="app_name", cursor=_closed([mark, "x' or 1=1; --", row]))) < everything
+
+
+def _opened(cursor: str) -> list[object]:
+    found: list[object] = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    return found
+
+
+def _closed(fields: list[object]) -> str:
+    return urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
+
+
+def test_the_form_follows_the_weights_of_accept(fab: Service) -> None:
+    for accept, kind in (
+        ("text/csv;q=0.5, application/json", "application/json"),
+        ("text/csv, application/json;q=0.9", "text/csv"),
+        ("text/html, */*", "application/json"),
+        ("application/x-ndjson", "application/x-ndjson"),
+    ):
+        reply = fab.ask("GET", "/v1/jobs", headers={"accept": accept})
+        assert reply.headers["content-type"].startswith(kind), accept
+    subjobs = fab.get(f"/v1/jobs/{uuid.UUID(int=1)}/subjobs?format=csv")
+    assert (subjobs.headers["content-type"][:8], subjobs.body.count(b"\n")) == ("text/csv", 3)

@@ -41,7 +41,7 @@ def figure_routes(pool: Pool, complete: Completeness) -> list[Route]:
         begun = monotonic()
         given = read_once(request.query_params.multi_items())
         end = read_time("to", given.pop("to")) if "to" in given else now()
-        begin = read_time("from", given.pop("from")) if "from" in given else end - STATS_SINCE
+        begin = read_time("from", given.pop("from")) if "from" in given else _before(end)
         bucket = _bucket(given.pop("bucket", None), begin, end)
         by = given.pop("by", None)
         if by is not None and by not in _BY:
@@ -58,6 +58,13 @@ def figure_routes(pool: Pool, complete: Completeness) -> list[Route]:
         return json_answer(_answer(items, begun) | asked | {"complete_until": until})
 
     return [get("/v1/apps", abandonable(apps)), get("/v1/stats", abandonable(stats))]
+
+
+def _before(end: datetime) -> datetime:
+    try:
+        return end - STATS_SINCE
+    except OverflowError:
+        raise BadParameter("to", "lies before all time") from None
 
 
 def _app(row: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from fabmon.clock import monotonic
 from fabmon.errors import BadParameter, NotFound
 from fabmon.httpd.abandon import Streamed, abandonable, until_disconnect
 from fabmon.httpd.app import get, json_answer
+from fabmon.httpd.asked import read_once
 from fabmon.query.complete import Completeness
 from fabmon.query.cursor import read_event_cursor, write_cursor, write_event_cursor
 from fabmon.query.params import read_flag, read_form, read_limit, read_selection
@@ -31,17 +32,12 @@ def job_routes(pool: Pool, complete: Completeness, stale_after_seconds: float) -
     def selection_of(entity_type: EntityType, pairs: Sequence[tuple[str, str]]) -> Selection:
         return read_selection(entity_type, pairs, stale_after_seconds)
 
-    async def subjobs_of(request: Request) -> Response:
-        job = read_uuid("job_id", request.path_params["id"])
-        pairs = [*request.query_params.multi_items(), ("job_id", str(job))]
-        return json_answer(await _page(pool, complete, selection_of("subjob", pairs), pairs))
-
     return [
         Route("/v1/jobs", _List(pool, complete, "job", selection_of), methods=["GET"]),
         Route("/v1/subjobs", _List(pool, complete, "subjob", selection_of), methods=["GET"]),
         get("/v1/jobs/{id}", abandonable(_one(pool, "job"))),
         get("/v1/jobs/{id}/events", abandonable(_events(pool, complete, "job"))),
-        get("/v1/jobs/{id}/subjobs", abandonable(subjobs_of)),
+        Route("/v1/jobs/{id}/subjobs", _List(pool, complete, "subjob", selection_of), methods=["GET"]),
         get("/v1/subjobs/{id}", abandonable(_one(pool, "subjob"))),
         get("/v1/subjobs/{id}/events", abandonable(_events(pool, complete, "subjob"))),
     ]
@@ -59,6 +55,8 @@ class _List:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         pairs = request.query_params.multi_items()
+        if job := request.path_params.get("id"):
+            pairs.append(("job_id", str(read_uuid("id", job))))
         selection = self._selection_of(self._entity_type, pairs)
         form = read_form(pairs, request.headers.get("accept", ""))
         if form != "json":
@@ -79,7 +77,7 @@ async def _page(
     if read_flag(pairs, "count"):
         body["total"], body["total_exact"] = await count(pool, selection)
     body["duration_s"] = round(monotonic() - begun, 6)
-    body["next_cursor"] = write_cursor(page.last, pairs) if page.last else None
+    body["next_cursor"] = write_cursor(selection.entity_type, page.last, pairs) if page.last else None
     body["complete_until"] = until
     return body
 
@@ -100,7 +98,7 @@ def _events(pool: Pool, complete: Completeness, entity_type: EntityType) -> Any:
     async def endpoint(request: Request) -> Response:
         begun = monotonic()
         run = read_uuid("id", request.path_params["id"])
-        given = dict(request.query_params.multi_items())
+        given = read_once(request.query_params.multi_items())
         limit = read_limit(given.pop("limit", None)) or DEFAULT_LIMIT
         cursor = given.pop("cursor", None)
         for name in given:

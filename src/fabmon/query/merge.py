@@ -66,7 +66,7 @@ def merge_lists(parts: Mapping[str, Part], asked: Sequence[tuple[str, str]], ent
         body["total"] = sum(page.total or 0 for page, _ in pages.values())
         body["total_exact"] = len(pages) == len(parts) and all(page.total_exact for page, _ in pages.values())
     body["duration_s"] = round(max((part.took_s for part in parts.values()), default=0) + monotonic() - begun, 6)
-    body["next_cursor"] = _cursor(rows[end - 1][0], asked) if more and end else None
+    body["next_cursor"] = _cursor(entity_type, rows[end - 1][0], asked) if more and end else None
     return body | _about(parts)
 
 
@@ -128,11 +128,11 @@ def _places_decoder(entity_type: EntityType, column: str) -> msgspec.json.Decode
     return msgspec.json.Decoder(msgspec.defstruct("Rows", [("items", list[row])]))  # type: ignore[valid-type]
 
 
-def _cursor(place: Place, asked: Sequence[tuple[str, str]]) -> str:
+def _cursor(entity_type: EntityType, place: Place, asked: Sequence[tuple[str, str]]) -> str:
     """As each site would have written it: the same question, and a position that holds everywhere."""
     is_null, value, row = place
     text = None if is_null else value.isoformat() if isinstance(value, datetime) else str(value)
-    return write_cursor((text, str(row)), asked)
+    return write_cursor(entity_type, (text, str(row)), asked)
 
 
 def _detail(body: bytes) -> str:

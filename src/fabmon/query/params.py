@@ -9,7 +9,7 @@ import msgspec
 
 from fabmon.errors import BadParameter
 from fabmon.httpd.asked import read_once
-from fabmon.query.cursor import fingerprint, read_cursor
+from fabmon.query.cursor import read_cursor
 from fabmon.store.selection import APP_NAME_LIKE, SORTABLE, Condition, Selection, is_one_of
 from fabmon.wire.codec import ANY, encode
 from fabmon.wire.event import SITE_ID_PATTERN, STATUSES
@@ -48,7 +48,7 @@ def read_selection(
         conditions=tuple(conditions),
         order=order.removeprefix("-"),
         descending=order.startswith("-"),
-        after=None if cursor is None else read_cursor(cursor, fingerprint(pairs), SORTABLE[order.removeprefix("-")]),
+        after=None if cursor is None else read_cursor(cursor, entity_type, pairs, order.removeprefix("-")),
         limit=limit,
     )
 
@@ -64,11 +64,21 @@ def read_form(pairs: Sequence[tuple[str, str]], accept: str) -> Literal["json", 
     """How the answer is written: `format=` goes before the Accept header, and JSON is meant where neither says."""
     form = dict(pairs).get("format")
     if form is None:
-        wanted = [part.partition(";")[0].strip() for part in accept.split(",")]
-        return next((_FORMS[kind] for kind in wanted if kind in _FORMS), "json")
+        return max(_accepted(accept), default=(0.0, 0, "json"))[2]
     if form not in ("json", "csv", "ndjson"):
         raise BadParameter("format", "one of json, csv, ndjson")
     return form  # type: ignore[return-value]  # one of the three, by the line above
+
+
+def _accepted(accept: str) -> list[tuple[float, int, Literal["json", "csv", "ndjson"]]]:
+    """The forms that an Accept header names, with their weight; of equal ones the first counts most."""
+    found: list[tuple[float, int, Literal["json", "csv", "ndjson"]]] = []
+    for place, part in enumerate(accept.split(",")):
+        kind, _, rest = part.partition(";")
+        weight = re.search(r"\bq=([01](?:\.[0-9]{0,3})?)", rest)
+        if kind.strip() in _FORMS:
+            found.append((float(weight[1]) if weight else 1.0, -place, _FORMS[kind.strip()]))
+    return found
 
 
 def read_time(name: str, value: str) -> datetime:

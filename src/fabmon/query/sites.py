@@ -21,6 +21,7 @@ from fabmon.httpd.app import get, json_answer
 from fabmon.metrics import SITE_FAILURES, SITE_SECONDS
 from fabmon.peer.client import Answer, Peer
 from fabmon.query.merge import Part, merge_concatenated, merge_lists
+from fabmon.query.params import read_form
 from fabmon.wire.codec import decode_object
 from fabmon.wire.ids import read_sites_asked
 
@@ -80,7 +81,7 @@ class _Question:
 
     async def _answer(self, scope: Scope, peers: Mapping[str, Peer], asked: Asked, accept: str) -> Any:
         path = scope["path"]
-        exported = dict(asked.rest).get("format", "json") != "json" or "csv" in accept or "ndjson" in accept
+        exported = read_form(asked.rest, accept) != "json"
         if not asked.several:
             site = asked.sites[0]
             if exported:

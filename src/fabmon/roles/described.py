@@ -131,7 +131,13 @@ _QUESTIONS: Final[dict[str, Doc]] = {
         answer=RunEvents,
         statuses=(404, 422, 503),
     ),
-    "/v1/jobs/{id}/subjobs": Doc(summary="Its subjobs.", parameters=(_ID, *_LIST), answer=Subjobs, statuses=(422, 503)),
+    "/v1/jobs/{id}/subjobs": Doc(
+        summary="Its subjobs.",
+        parameters=(_ID, *_LIST),
+        answer=Subjobs,
+        content_types=_FORMS,
+        statuses=(422, 503),
+    ),
     "/v1/subjobs/{id}": Doc(summary="One subjob.", parameters=(_ID,), answer=Subjob, statuses=(404, 422, 503)),
     "/v1/subjobs/{id}/events": Doc(
         summary="Its events.", parameters=(_ID, _LIMIT, _CURSOR), answer=RunEvents, statuses=(404, 422, 503)

@@ -58,7 +58,7 @@ SORTABLE: Final[dict[str, str]] = {
     "app_name": "text",
     "job_key": "text",
 }
-_NEVER_NULL: Final = frozenset(
+NEVER_NULL: Final = frozenset(
     {"started_at", "inserted_at", "updated_at", "last_event_at", "event_count", "error_count", "status", "app_name"}
 )
 
@@ -228,7 +228,7 @@ def _behind(selection: Selection) -> sql.Composable:
     sign = sql.SQL("<" if selection.descending else ">")
     value = sql.SQL("%(after_value)s::") + sql.SQL(_type_of(selection.order))
     parts = {"column": column, "sign": sign, "value": value}
-    if selection.order in _NEVER_NULL:
+    if selection.order in NEVER_NULL:
         return sql.SQL("({column}, id) {sign} ({value}, %(after_id)s)").format(**parts)
     if selection.after[0] is None:
         rest = sql.SQL("({column} is null and id {sign} %(after_id)s)").format(**parts)

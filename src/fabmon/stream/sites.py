@@ -16,11 +16,12 @@ from starlette.types import Receive, Scope, Send
 
 from fabmon.clock import monotonic
 from fabmon.errors import BadParameter, Overloaded, PeerUnavailable
+from fabmon.httpd.asked import read_once
 from fabmon.metrics import STREAM_READERS
 from fabmon.peer.backoff import full_jitter
 from fabmon.peer.client import Peer
 from fabmon.stream.hub import HEARTBEAT_SECONDS
-from fabmon.stream.sse import HEADERS, read_filter
+from fabmon.stream.sse import HEADERS, RETRY_MILLISECONDS, read_filter, say_head
 from fabmon.wire.codec import encode
 from fabmon.wire.ids import read_sites_asked
 
@@ -47,12 +48,15 @@ class _Merged:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
-        pairs = request.query_params.multi_items()
+        given = read_once(request.query_params.multi_items())
         peers = self._peers()
-        sites = read_sites_asked(dict(pairs).get("site", ""), peers)
-        filters = [(name, value) for name, value in pairs if name not in ("site", "last_event_id")]
+        sites = read_sites_asked(given.pop("site", ""), peers)
+        places = read_places(request.headers.get("last-event-id") or given.pop("last_event_id", ""))
+        filters = [(name, value) for name, value in given.items() if name != "last_event_id"]
         read_filter(filters)
-        places = read_places(request.headers.get("last-event-id") or dict(pairs).get("last_event_id") or "")
+        if scope["method"] == "HEAD":
+            await say_head(send)
+            return
         if self._readers >= MOST_READERS:
             raise Overloaded(f"the stream has {self._readers} readers, its most", retry_after_seconds=5)
         self._readers += 1
@@ -83,9 +87,7 @@ async def _serve(
     joined = {site: asyncio.Event() for site in peers}
     async with asyncio.TaskGroup() as tasks:
         running = [
-            tasks.create_task(
-                _follow(site, peer, filters, places.get(site), queue, joined[site]), name=f"follow-{site}"
-            )
+            tasks.create_task(_follow(site, peer, filters, places, queue, joined[site]), name=f"follow-{site}")
             for site, peer in peers.items()
         ]
         running.append(tasks.create_task(_write(queue, places, joined, send, gone), name="merged-write"))
@@ -114,7 +116,9 @@ async def _write(
         for event in joined.values():
             await event.wait()
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        await send({"type": "http.response.body", "body": b": fabmon\n\n", "more_body": True})
+        # With the place at every site that was joined, so that a reader who leaves before the first event misses none.
+        begin = b"retry: %d\n: fabmon\n%b\n\n" % (RETRY_MILLISECONDS, _id(places))
+        await send({"type": "http.response.body", "body": begin, "more_body": True})
         sent = monotonic()
         while True:
             lines: bytes | None = None
@@ -127,8 +131,7 @@ async def _write(
                 pass
             if lines is None and monotonic() - sent < HEARTBEAT_SECONDS:
                 continue
-            merged = ",".join(f"{site}:{place}" for site, place in sorted(places.items())).encode()
-            body = b"id: %b\n%b\n\n" % (merged, lines or b": still here")
+            body = b"%b\n%b\n\n" % (_id(places), lines or b": still here")
             async with asyncio.timeout(STALLED_SECONDS):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
             sent = monotonic()
@@ -142,11 +145,12 @@ async def _follow(
     site: str,
     peer: Peer,
     filters: Sequence[tuple[str, str]],
-    place: str | None,
+    places: dict[str, str],
     queue: asyncio.Queue[Block],
     joined: asyncio.Event,
 ) -> None:
-    """Follow one site for good, from *place* on, and say when it goes and comes back."""
+    """Follow one site for good, from its place on, and say when it goes and comes back."""
+    place = places.get(site)
     delays = full_jitter(most_seconds=LONGEST_PAUSE_SECONDS)
     down = False
     while True:
@@ -166,6 +170,8 @@ async def _follow(
                         delays = full_jitter(most_seconds=LONGEST_PAUSE_SECONDS)
                     moved, data = _read(block)
                     place = moved or place
+                    if place is not None and site not in places:
+                        places[site] = place
                     await queue.put((site, moved, data))
                     joined.set()
             raise PeerUnavailable(f"{peer.url} ended the stream")
@@ -186,6 +192,12 @@ def _read(block: bytes) -> tuple[str | None, bytes | None]:
         elif line.startswith(b"data: "):
             data = line
     return (place if place is not None and _PLACE.match(f"x:{place}") else None), data
+
+
+def _id(places: Mapping[str, str]) -> bytes:
+    """The line that names the place at every site; none is known while all are away."""
+    merged = ",".join(f"{site}:{place}" for site, place in sorted(places.items())).encode()
+    return b"id: " + merged if merged else b":"
 
 
 def _named(event: str, facts: dict[str, str]) -> bytes:

@@ -55,8 +55,7 @@ class _Stream:
         wanted = read_filter(pairs)
         resume = _resume_from(request, dict(pairs).get("last_event_id"))
         if scope["method"] == "HEAD":
-            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-            await send({"type": "http.response.body", "body": b""})
+            await say_head(send)
             return
         with self._hub.reading() as reader:
             joined = await _joined(self._hub, reader, resume)
@@ -127,6 +126,12 @@ class _Stream:
                 after = changes[-1].position
             if is_last:
                 return
+
+
+async def say_head(send: Send) -> None:
+    """The answer to HEAD."""
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def read_filter(pairs: Sequence[tuple[str, str]]) -> Filter:
