@@ -17,21 +17,33 @@ limit %(limit)s;
 -- name: read_apps
 -- Each application: its versions, runs by status, when it was last heard of, and how long its jobs take.
 -- in: since timestamptz
+-- Counts are taken without sorting; `offset 0` keeps the durations from being read one by one in the order of an index.
+with counted as (
+    select app_id, app_version, status, max(app_name) as app_name, max(last_event_at) as last_event_at, count(*) as jobs
+    from job
+    where started_at >= %(since)s
+    group by app_id, app_version, status
+),
+timed as (
+    select app_id, percentile_cont(array[0.5, 0.95]) within group (order by duration_s) as duration
+    from (select app_id, duration_s from job where started_at >= %(since)s offset 0) as found
+    group by app_id
+)
 select
     app_id,
     max(app_name) as app_name,
     array_agg(distinct app_version) filter (where app_version is not null) as versions,
-    count(*) as jobs,
-    count(*) filter (where status = 'running') as running,
-    count(*) filter (where status = 'succeeded') as succeeded,
-    count(*) filter (where status = 'failed') as failed,
-    count(*) filter (where status = 'canceled') as canceled,
+    sum(jobs)::bigint as jobs,
+    coalesce(sum(jobs) filter (where status = 'running'), 0)::bigint as running,
+    coalesce(sum(jobs) filter (where status = 'succeeded'), 0)::bigint as succeeded,
+    coalesce(sum(jobs) filter (where status = 'failed'), 0)::bigint as failed,
+    coalesce(sum(jobs) filter (where status = 'canceled'), 0)::bigint as canceled,
     max(last_event_at) as last_seen_at,
-    percentile_cont(0.5) within group (order by duration_s) as duration_p50_s,
-    percentile_cont(0.95) within group (order by duration_s) as duration_p95_s
-from job
-where started_at >= %(since)s
-group by app_id
+    duration[1] as duration_p50_s,
+    duration[2] as duration_p95_s
+from counted
+join timed using (app_id)
+group by app_id, duration
 order by max(last_event_at) desc, app_id;
 
 -- name: read_stats
