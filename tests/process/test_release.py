@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fabmon.version import __version__
-from tests.fixtures.roles import Service, eventually, free_port
+from tests.fixtures.roles import Service, StartRole, eventually, free_port
 from tests.make import life
 
 pytestmark = pytest.mark.one_lane
@@ -78,6 +78,20 @@ def test_what_the_image_holds_runs_every_role(installed: Path, empty_database_ur
             service.stop()
     where = run([installed / "bin" / "python", "-c", "import fabmon; print(fabmon.__file__)"], data_dir).strip()
     assert Path(where).is_relative_to(installed)
+
+
+def test_the_images_health_check_asks_the_role_that_is_there(make_role: StartRole) -> None:
+    (check,) = re.findall(r"^HEALTHCHECK .* CMD (\[.+\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    role = make_role("central").start()
+    command = [sys.executable, *json.loads(check)[1:]]
+
+    def healthy() -> bool:
+        environment = {**os.environ, "FABMON_PORT": str(role.port)}
+        return subprocess.run(command, env=environment, timeout=20, check=False).returncode == 0
+
+    assert healthy()
+    role.stop()
+    assert not healthy()
 
 
 def test_the_wheel_that_comes_from_the_sdist_is_whole_and_its_bill_lists_it(installed: Path, tmp_path: Path) -> None:
