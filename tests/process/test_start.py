@@ -157,6 +157,10 @@ def test_jobs_prints_a_table(local: Service) -> None:
     assert "recipe-runner" in table
     assert "5:00" in table  # 300.5 seconds
     assert "2048 MB" in table
+    local.send(life(app_name="a-name-that-is-longer-than-its-column", begin=60))
+    narrow = fabmon("jobs", "--url", local.url, COLUMNS="80").stdout.splitlines()
+    assert len(narrow) == 3, narrow
+    assert all(line.rstrip().endswith(("memory", "2048 MB")) and len(line) <= 80 for line in narrow), narrow
     assert fabmon("jobs", "--url", local.url, "--status", "failed").stdout.strip() == "no jobs match"
     assert fabmon("jobs", "--url", local.url, "--csv").stdout.splitlines()[0].startswith("job_id,app_id,app_name")
     assert '"items":[{' in fabmon("jobs", "--url", local.url, "--json").stdout

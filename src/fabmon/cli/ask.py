@@ -81,6 +81,11 @@ def local_time(text: str) -> str:
     return at.strftime("%H:%M:%S" if at.date() == datetime.now().astimezone().date() else "%m-%d %H:%M")
 
 
+def shown(value: object) -> str:
+    """Six digits of a figure are enough to look at; `--json` has all."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def total(*parts: float | None) -> float | None:
     known = [part for part in parts if part is not None]
     return sum(known) if known else None

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fabmon.cli.ask import coloured, duration, fetch, local_time
+from fabmon.cli.ask import coloured, duration, fetch, local_time, shown
 from fabmon.wire.codec import decode_object
 
 _LATER = ("job_id", "app_id", "status", "metadata", "metrics", "started_at", "ended_at")
@@ -47,10 +47,10 @@ def _facts(found: dict[str, Any]) -> Table:
         table.add_row(name, Text(local_time(found[name]) if found.get(name) else ""))
     for name, value in found.items():
         if name not in _LATER and value is not None:
-            table.add_row(name, Text(duration(value) if name.endswith("_s") else str(value)))
+            table.add_row(name, Text(duration(value) if name.endswith("_s") else shown(value)))
     for group in ("metrics", "metadata"):
         for name, value in (found.get(group) or {}).items():
-            table.add_row(f"{group}.{name}", Text(str(value)))
+            table.add_row(f"{group}.{name}", Text(shown(value)))
     return table
 
 
@@ -61,7 +61,7 @@ def _events(events: list[dict[str, Any]]) -> Table:
     table.add_column("said", overflow="fold")
     for event in events:
         said = {**event["metrics"], **event["metadata"]}
-        text = " ".join(f"{name}={value}" for name, value in said.items())
+        text = " ".join(f"{name}={shown(value)}" for name, value in said.items())
         table.add_row(local_time(event["at"]), event["kind"], coloured(event["status"]), Text(text))
     return table
 

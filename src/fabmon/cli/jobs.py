@@ -101,9 +101,9 @@ def _show(items: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", expand=False)
     table.add_column("started", no_wrap=True, min_width=8)
     table.add_column("status", no_wrap=True, min_width=11)
-    # These two give way when the terminal is narrow.
-    table.add_column("application", overflow="ellipsis", no_wrap=True)
-    table.add_column("key", overflow="ellipsis", no_wrap=True)
+    # These two give way when the terminal is narrow: only a column that may wrap does, and its text does not.
+    table.add_column("application")
+    table.add_column("key")
     for name in ("duration", "cpu", "memory"):
         table.add_column(name, justify="right", no_wrap=True, min_width=7)
     if several_sites:
@@ -112,8 +112,8 @@ def _show(items: list[dict[str, Any]]) -> None:
         cells = [
             Text(local_time(item["started_at"])),
             _status(item),
-            Text(str(item["app_name"])),
-            Text(str(item.get("sub_key") or item["job_key"] or "")),
+            Text(str(item["app_name"]), no_wrap=True, overflow="ellipsis"),
+            Text(str(item.get("sub_key") or item["job_key"] or ""), no_wrap=True, overflow="ellipsis"),
             Text(duration(item["duration_s"])),
             Text(duration(total(item["cpu_user_s"], item["cpu_system_s"]))),
             Text("" if item["mem_max_mb"] is None else f"{item['mem_max_mb']:.0f} MB"),

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from fabmon.cli.ask import ask, coloured, local_time
+from fabmon.cli.ask import ask, coloured, local_time, shown
 from fabmon.errors import StartError
 from fabmon.wire.codec import decode_object
 
@@ -88,7 +88,7 @@ class _Follower:
             line = Text(f"{local_time(event['at'])} ")
             line.append_text(coloured(event["status"], f"{event['kind']:9}"))
             line.append(f" {event['app_name']} {event['key'] or event['entity_id']} ")
-            line.append(" ".join(f"{name}={value}" for name, value in said.items()), style="dim")
+            line.append(" ".join(f"{name}={shown(value)}" for name, value in said.items()), style="dim")
             self._console.print(line, overflow="ellipsis", no_wrap=True)
         self._left -= 1
         self.done = self._left == 0
