@@ -29,3 +29,9 @@ print(asyncio.run(spool(Path(sys.argv[1]))))
 def test_what_runs_on_windows_imports_with_posix_hidden(tmp_path: object) -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
+
+
+def test_a_sidecar_has_no_database_driver_in_its_memory() -> None:
+    program = "import sys, fabmon.cli.serve, fabmon.roles.sidecar; print('psycopg' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,10 +1,10 @@
 """What each route is for, with its parameters and types: the source of /openapi.json on every role."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from fabmon.httpd.openapi import BOOLEAN, STRING, TIME, UUID, Doc, Param
 from fabmon.query.params import MOST_ROWS, TIME_FIELDS
+from fabmon.roles.doors import EACH, EVERYWHERE, ONE_EVENT, OTHER_DOORS, REFUSALS, one_of
 from fabmon.store.selection import SORTABLE
 from fabmon.wire.contact import Contact
 from fabmon.wire.event import STATUS_OF_KIND, STATUSES, Event
@@ -15,15 +15,8 @@ from fabmon.wire.job import (
     RunEvents,
     Subjob,
     Subjobs,
-    Taken,
     TakenByLocal,
-    TakenBySidecar,
 )
-
-
-def _one_of(*names: str) -> Mapping[str, Any]:
-    return {"type": "string", "enum": list(names)}
-
 
 _LIMIT: Final = Param("limit", "Most rows on the page.", {"type": "integer", "minimum": 1, "maximum": MOST_ROWS})
 _CURSOR: Final = Param("cursor", "Where the page begins: `next_cursor` of the page before, with the same question.")
@@ -34,7 +27,7 @@ _WINDOW: Final = (
 )
 _LIST: Final = (
     *_WINDOW,
-    Param("time_field", "Which time the window means.", _one_of(*TIME_FIELDS)),
+    Param("time_field", "Which time the window means.", one_of(*TIME_FIELDS)),
     Param("status", f"A comma list of {', '.join(STATUSES)}; `!` before it excludes."),
     Param("app_name", "Part of the application's name, whatever its case; `!` excludes."),
     Param("app_id", "The application; `!` excludes."),
@@ -42,9 +35,9 @@ _LIST: Final = (
     Param("key", "The exact job_key or sub_key; `!` excludes."),
     Param("key_prefix", "How job_key or sub_key begins; `!` excludes."),
     Param("stale", "Running, and silent for longer than FABMON_STALE_AFTER_S.", BOOLEAN),
-    Param("order", "A column, `-` before it for descending.", _one_of(*SORTABLE, *("-" + name for name in SORTABLE))),
+    Param("order", "A column, `-` before it for descending.", one_of(*SORTABLE, *("-" + name for name in SORTABLE))),
     Param("count", "Also count all rows, up to 50,000.", BOOLEAN),
-    Param("format", "How the answer is written; also by Accept.", _one_of("json", "csv", "ndjson")),
+    Param("format", "How the answer is written; also by Accept.", one_of("json", "csv", "ndjson")),
     _LIMIT,
     _CURSOR,
 )
@@ -60,61 +53,9 @@ _STREAM: Final = (
 _STATS: Final = (
     *_WINDOW,
     Param("bucket", "The length of a bucket: a number and s, m, h or d."),
-    Param("by", "Also part by this.", _one_of("status", "app", "site")),
+    Param("by", "Also part by this.", one_of("status", "app", "site")),
 )
 _FORMS: Final = ("application/json", "text/csv", "application/x-ndjson")
-_REFUSALS: Final = (400, 413, 415, 422, 503, 507)
-
-_EVERYWHERE: Final[dict[str, Doc]] = {
-    "/v1/healthz": Doc(summary="Health of this role and of what it stands on."),
-    "/livez": Doc(summary="The process answers."),
-    "/readyz": Doc(summary="Every part is ready; else 503 and the names of those that are not.", statuses=(503,)),
-    "/metrics": Doc(summary="Metrics in Prometheus' text format.", answer=str, content_types=("text/plain",)),
-    "/openapi.json": Doc(summary="This description."),
-}
-_EACH: Final = "Take events; each is judged by itself."
-_ONE_EVENT: Final = Doc(summary="Take one event.", body=Event, answer=Taken, statuses=_REFUSALS)
-
-# Doors for what speaks another language; they take what their own documents say (docs/reporting.md).
-_OTHER_DOORS: Final[dict[str, Doc]] = {
-    "/v1/ping/{app}/{key:path}/{state}": Doc(
-        summary="Report a run's state without JSON.",
-        parameters=(
-            Param("app", "The application's name."),
-            Param("key", "The job's key."),
-            Param("state", "What happened.", _one_of("started", "progress", "succeeded", "failed", "canceled")),
-            Param("rid", "Tells runs of the same key apart."),
-            Param("at", "When it happened.", TIME),
-            Param("site", "The site, where the role serves several."),
-        ),
-        answer=Taken,
-        statuses=(404, 422, 503, 507),
-    ),
-    "/api/v1/lineage": Doc(
-        summary="Take one OpenLineage event.", body=dict[str, Any], answer=dict[str, Any], statuses=_REFUSALS
-    ),
-    "/api/v1/lineage/batch": Doc(
-        summary="Take OpenLineage events; each is judged by itself.",
-        body=list[dict[str, Any]],
-        answer=dict[str, Any],
-        statuses=_REFUSALS,
-        judged=(207, 422),
-    ),
-}
-
-SIDECAR: Final[dict[str, Doc]] = {
-    **_EVERYWHERE,
-    **_OTHER_DOORS,
-    "/v1/ingest/events": _ONE_EVENT,
-    "/v1/ingest/events:batch": Doc(
-        summary=_EACH,
-        body=list[Event],
-        answer=TakenBySidecar,
-        statuses=_REFUSALS,
-        judged=(207, 422),
-    ),
-}
-
 _QUESTIONS: Final[dict[str, Doc]] = {
     "/v1/jobs": Doc(summary="Jobs.", parameters=_LIST, answer=Jobs, content_types=_FORMS, statuses=(422, 503)),
     "/v1/subjobs": Doc(
@@ -160,9 +101,9 @@ _QUESTIONS: Final[dict[str, Doc]] = {
 }
 
 LOCAL: Final[dict[str, Doc]] = {
-    **_EVERYWHERE,
+    **EVERYWHERE,
     **_QUESTIONS,
-    **_OTHER_DOORS,
+    **OTHER_DOORS,
     "/v1/ingest/sidecars/{id}": Doc(
         summary="A sidecar says what it holds back.",
         parameters=(_ID,),
@@ -170,19 +111,19 @@ LOCAL: Final[dict[str, Doc]] = {
         success=204,
         statuses=(413, 422, 503),
     ),
-    "/v1/ingest/events": _ONE_EVENT,
+    "/v1/ingest/events": ONE_EVENT,
     "/v1/ingest/events:batch": Doc(
-        summary=_EACH,
+        summary=EACH,
         body=list[Event],
         answer=TakenByLocal,
-        statuses=_REFUSALS,
+        statuses=REFUSALS,
         judged=(207, 422),
     ),
 }
 
 _SITE: Final = (
     Param("site", "A site, a comma list of sites, or `*`.", STRING, required=True),
-    Param("require", "Whether all sites must answer.", _one_of("any", "all")),
+    Param("require", "Whether all sites must answer.", one_of("any", "all")),
     Param(
         "deadline", "How long a site may take, in seconds.", {"type": "number", "exclusiveMinimum": 0, "maximum": 60}
     ),
@@ -202,7 +143,7 @@ def _through(path: str, doc: Doc) -> Doc:
 
 
 CENTRAL: Final[dict[str, Doc]] = {
-    **_EVERYWHERE,
+    **EVERYWHERE,
     **{path: _through(path, doc) for path, doc in _QUESTIONS.items()},
     "/v1/sites": Doc(summary="The sites that are configured."),
 }

@@ -27,7 +27,7 @@ from fabmon.relay.contact import Speaker, keep_contact
 from fabmon.relay.forward import Underway, Upstream, forward
 from fabmon.relay.replay import replay
 from fabmon.relay.report import refresh_metrics, spool_health, upstream_health
-from fabmon.roles.described import SIDECAR
+from fabmon.roles.doors import SIDECAR
 from fabmon.sdk.address import Address
 from fabmon.settings import SidecarSettings
 from fabmon.spool.limits import limits_of
