@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -149,14 +149,13 @@ def _fill(path: Path) -> None:
 def _take_all(url: str, taken: list[psycopg.Connection[Any]]) -> None:
     """Connect until the server takes no more, and take what becomes free."""
     refused = 0
-    deadline = threading.Event()
     while refused < 20:
         try:
             taken.append(psycopg.connect(url))
         except psycopg.OperationalError as error:
             assert "too many clients" in str(error)
             refused += 1
-            deadline.wait(0.01)
+            time.sleep(0.01)
 
 
 def _wait_for_lock(url: str) -> None:
