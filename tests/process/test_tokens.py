@@ -11,7 +11,7 @@ import pytest
 
 from tests.fixtures.roles import Reply, Service, StartRole, eventually
 from tests.fixtures.tokens import add_token, bearer
-from tests.make import event_dict, life
+from tests.make import event_dict
 from tests.process.test_start import fabmon
 
 pytestmark = pytest.mark.one_lane
@@ -231,54 +231,6 @@ def test_the_file_is_read_again_and_the_last_good_one_holds(
     assert fabmon("token", "revoke", "chief", FABMON_TOKENS_FILE=str(file)).returncode == 0
     eventually(lambda: status(tokens["chief"]) == 401, 3)
     assert status(new) == 200
-
-
-def test_an_expired_token_pauses_the_sidecar_and_loses_nothing(
-    file: Path, guarded: tuple[Service, dict[str, str]], make_role: StartRole
-) -> None:
-    local, tokens = guarded
-    sidecar = make_role("sidecar", FABMON_LOCAL_URL=local.url, FABMON_TOKEN=tokens["writer"]).start()
-    assert sidecar.send(life()).json["forwarded"] == 4
-    good = file.read_bytes()
-    assert fabmon("token", "revoke", "writer", FABMON_TOKENS_FILE=str(file)).returncode == 0
-    eventually(lambda: local.ask("GET", "/v1/jobs", headers=bearer(tokens["writer"])).status == 401, 3)  # was 403
-    sent = [event_dict() for _ in range(50)]
-    for each in sent:
-        assert sidecar.post(INGEST, each).json == {"ok": True}
-    time.sleep(2.5)  # it tries again, more than once, and gives nothing up
-    health = sidecar.get("/v1/healthz").json
-    assert (health["spool_count"], health["dead_letters"], health["upstream"]["state"]) == (50, 0, "refusing")
-    assert "401" in health["upstream"]["reason"]
-    file.write_bytes(good)
-    eventually(lambda: sidecar.get("/v1/healthz").json["spool_count"] == 0, 10)
-    assert local.ask("GET", "/v1/jobs", headers=bearer(tokens["reader"])).json["count"] == 51
-    assert sidecar.get("/v1/healthz").json["dead_letters"] == 0
-    assert tokens["writer"] not in sidecar.log
-
-
-def test_the_token_to_present_is_read_again_from_its_file(
-    file: Path, guarded: tuple[Service, dict[str, str]], make_role: StartRole
-) -> None:
-    local, tokens = guarded
-    kept, asking = file.with_name("kept"), file.with_name("asking")
-    kept.write_text("fabmon_not-yet-known\n")
-    asking.write_text(tokens["writer"])
-    sidecar = make_role("sidecar", FABMON_LOCAL_URL=local.url, FABMON_TOKEN_FILE=str(kept)).start()
-    sites = file.with_name("sites.toml")
-    sites.write_text(f'[fab1]\nurl = "{local.url}"\ntoken_file = "{asking}"\n')
-    central = make_role("central", FABMON_SITES=str(sites)).start()
-    assert (sidecar.send(life()).json["spooled"], central.get("/v1/jobs?site=fab1").status) == (4, 502)
-    asking.write_text(tokens["reader"] + "\n")
-    for content in ("", tokens["writer"] + "\n"):  # in the middle of a renewal, and after it
-        kept.write_text(content)
-        time.sleep(1.2)
-    eventually(lambda: sidecar.get("/v1/healthz").json["spool_count"] == 0)
-    eventually(lambda: central.get("/v1/jobs?site=fab1").status == 200)
-    assert "credentials.unusable" in sidecar.log
-    assert all(secret not in sidecar.log + central.log for secret in tokens.values())
-    shown = fabmon("jobs", "--url", local.url, "--json", FABMON_TOKEN_FILE=str(asking))
-    assert (shown.returncode, '"items"' in shown.stdout) == (0, True), shown.stderr
-    assert "FABMON_TOKEN_FILE" in fabmon("jobs", "--url", local.url, FABMON_TOKEN_FILE="/nowhere").stderr
 
 
 def test_a_tokens_file_that_is_wrong_stops_the_start(tmp_path: Path) -> None:
