@@ -31,11 +31,12 @@ def kept(data_dir: Path) -> list[bytes]:
     return [line for path in (data_dir / "unsent").glob("*.jsonl") for line in path.read_bytes().splitlines()]
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 def test_what_piles_up_behind_a_silent_sidecar_goes_to_disk_before_it_has_timed_out(
-    silent: str, tmp_path: Path
+    silent: str, tmp_path: Path, scheme: str
 ) -> None:
     app = app_of("x")
-    emitter = Emitter(read_address(silent), "test", {"FABMON_DATA_DIR": str(tmp_path)})
+    emitter = Emitter(read_address(silent.replace("http", scheme)), "test", {"FABMON_DATA_DIR": str(tmp_path)})
     event = event_of("fab1", app, Entity("job", app.app_id), "progress", now())
     begun = time.monotonic()
     for _ in range(4000):
