@@ -95,9 +95,12 @@ def test_a_slow_sidecar_slows_nobody(sidecar: Sidecar, tmp_path: Path) -> None:
     done = python(program, sidecar.url, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     sidecar.delay_seconds = 0.0
-    python(JOB, sidecar.url, tmp_path)
-    assert len({event["idempotency_key"] for event in sidecar.events}) == 5002 + 3
-    assert kept(tmp_path) == []
+    runs = 0
+    while kept(tmp_path) or not runs:  # each has half a second for what others have left
+        python(JOB, sidecar.url, tmp_path)
+        runs += 1
+        assert runs < 10
+    assert len({event["idempotency_key"] for event in sidecar.events}) == 5002 + 3 * runs
 
 
 def test_a_job_that_raises_on_its_way_out(sidecar: Sidecar, tmp_path: Path) -> None:
@@ -163,6 +166,26 @@ def test_a_fork_in_the_middle_neither_loses_nor_repeats(sidecar: Sidecar, tmp_pa
     assert len(ended) == 1
 
 
+def test_a_fork_while_the_emitter_imports_what_it_needs(sidecar: Sidecar, tmp_path: Path) -> None:
+    """The child would be left with half a module."""
+    program = (
+        "import fabmon, os, sys, time\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'email.parser': began.append(name); time.sleep(0.3)\n"  # in the middle of http.client
+        "began = []; sys.meta_path.insert(0, Slow())\n"
+        "with fabmon.job('parent') as job:\n"
+        "    while not began: time.sleep(0.001)\n"
+        "    pid = os.fork()\n"
+        "    with job.subjob('each'): pass\n"
+        "    if pid: assert os.waitpid(pid, 0)[1] == 0\n"
+        "    else: sys.exit(0)\n"
+    )
+    done = python(program, sidecar.url, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(sidecar.events) == 2 + 4
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing_children_report_before_they_end(sidecar: Sidecar, tmp_path: Path, method: str) -> None:
     script = tmp_path / "pool.py"
@@ -203,20 +226,6 @@ def test_a_job_that_ends_while_the_interpreter_does(sidecar: Sidecar, tmp_path: 
     done = python(program, sidecar.url, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(sidecar.bodies) + len(kept(tmp_path)) == 4
-
-
-def test_a_handler_that_reports_interrupts_a_report(sidecar: Sidecar, tmp_path: Path) -> None:
-    program = (
-        "import fabmon, os, signal, threading\n"
-        "with fabmon.job('x') as job:\n"
-        "    signal.signal(signal.SIGALRM, lambda *_: job.metric(ticks=1))\n"
-        "    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)\n"
-        "    for n in range(3000): job.progress(n, 3000)\n"
-        "    signal.setitimer(signal.ITIMER_REAL, 0)\n"
-    )
-    done = python(program, sidecar.url, tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(sidecar.events) > 3002
 
 
 def test_a_killed_program_has_its_first_events_sent(sidecar: Sidecar, tmp_path: Path) -> None:

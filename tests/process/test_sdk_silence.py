@@ -1,4 +1,4 @@
-"""The emitter against a sidecar that is silent, fails for a while, or a clock that stands still."""
+"""The emitter against a silent sidecar, one that fails for a while, a clock that stands still, a handler in between."""
 
 import json
 import socket
@@ -168,3 +168,18 @@ def test_half_an_hour_without_the_sidecar_and_then_it_is_back(tmp_path: Path) ->
     happened = [json.loads(body)["event"] for body in set(back.bodies)]
     assert sorted(each["metrics"].get("progress_done", 0) for each in happened) == [0, 0, *range(1, 31)]
     assert next(each for each in happened if each["kind"] == "finished")["metrics"]["duration_s"] >= 1800
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_handler_that_reports_interrupts_a_report(sidecar: Sidecar, tmp_path: Path) -> None:
+    program = (
+        "import fabmon, os, signal, threading\n"
+        "with fabmon.job('x') as job:\n"
+        "    signal.signal(signal.SIGALRM, lambda *_: job.metric(ticks=1))\n"
+        "    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)\n"
+        "    for n in range(3000): job.progress(n, 3000)\n"
+        "    signal.setitimer(signal.ITIMER_REAL, 0)\n"
+    )
+    done = python(program, sidecar.url, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(sidecar.events) > 3002

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,6 +120,15 @@ async def test_nothing_but_plain_files_of_its_own_is_touched(
         await eventually_async(lambda: names(directory) == [name])
     assert len(taker.lines) == 1
     assert elsewhere.exists()
+
+
+async def test_what_a_writer_was_killed_over_goes_after_a_while(tmp_path: Path) -> None:
+    for name, moment in (("abc-1.new", 1.0), ("abc-2.run.new", 1.0), ("abc-3.new", time.time()), ("abc.new", 1.0)):
+        (tmp_path / name).write_bytes(b'{"torn')
+        os.utime(tmp_path / name, (moment, moment))
+    with files.claims(tmp_path, "abc") as found:
+        assert list(found) == []
+    assert names(tmp_path) == ["abc-3.new", "abc.new"]
 
 
 async def test_two_sidecars_do_not_take_the_same_file(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ Never raises into the caller, never waits; `close` waits for at most the given t
 """
 
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -241,6 +242,6 @@ def what_needs_a_person(error: Exception) -> str | None:
         return None if error.status >= 500 or error.status in (408, 429) else str(error)
     if isinstance(error, FabmonError):
         return str(error)
-    from http.client import HTTPException
-
-    return None if isinstance(error, OSError | HTTPException) else f"{type(error).__name__}: {error}"
+    client = sys.modules.get("http.client")  # whoever raised its errors has imported it
+    comes_back_by_itself = isinstance(error, OSError) or (client and isinstance(error, client.HTTPException))
+    return None if comes_back_by_itself else f"{type(error).__name__}: {error}"

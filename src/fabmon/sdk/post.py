@@ -4,8 +4,10 @@ While an answer is awaited, *meanwhile* is called every few hundredths of a seco
 taking events off a job's hands when the sidecar accepts the connection and then says nothing.
 """
 
+import os
 import selectors
 import socket
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +27,13 @@ ANSWER_LIMIT_BYTES: Final = 64 * 1024
 
 # Answers that the same request would get again, whatever changes around it.
 _NEVER_TAKEN: Final = frozenset({400, 413, 415, 422})
+
+# A fork in the middle of an import leaves the child with half a module for good: it waits until the import is over.
+_importing: Final = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release
+    )
 
 
 class Post:
@@ -89,8 +98,12 @@ class Post:
         return answer.status, decode_object(read) or {}, answer.reason
 
     def _open(self) -> "HTTPConnection":
-        from http import client  # takes longer to import than all the rest: here, the job already runs
+        with _importing:
+            import encodings.idna  # noqa: F401  (getaddrinfo would, behind our back)
+            from http import client  # takes longer to import than all the rest: here, the job already runs
 
+            if self._address.secure:
+                import fabmon.peer.tls  # noqa: F401  (with ssl)
         self._headers = {"Content-Type": "application/json"}
         if token := read_token(self._environment):
             self._headers["Authorization"] = f"Bearer {token}"

@@ -155,6 +155,9 @@ def tidy(directory: Path, address: str) -> None:
 def _claim(directory: Path, address: str) -> Generator[Claimed, None, None]:
     settle(directory, address)
     for path in _oldest_first(directory, f"{address}-*"):
+        if path.suffix == ".new" and time.time() > _changed_at(path) + CLAIM_SECONDS and _is_ours(path):
+            with suppress(OSError):
+                path.unlink()  # its writer was killed over it
         if path.suffix not in (".jsonl", ".taken") or not _is_ours(path):
             continue
         taken, new = path, path.suffix == ".jsonl"
