@@ -29,6 +29,12 @@ def test_every_setting_named_in_a_document_exists() -> None:
     assert named <= known_names()
 
 
+def test_every_test_named_in_a_document_exists() -> None:
+    named = {name for page in ROOT.glob("docs/**/*.md") for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    tests = "".join(path.read_text() for path in ROOT.glob("tests/**/*.py"))
+    assert not {name for name in named if f"def {name}(" not in tests}
+
+
 def test_every_code_that_can_be_answered_is_explained() -> None:
     explained = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "problems.md").read_text(), re.MULTILINE))
     raised = {code for code, _ in RULES.values()} | {code for _, _, _, code in BODIES.values()}
