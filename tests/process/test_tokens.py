@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,6 +229,21 @@ def test_a_tokens_file_that_is_wrong_stops_the_start(tmp_path: Path) -> None:
             assert word in done.stderr, done.stderr
     gone = fabmon("serve", "--role", "sidecar", FABMON_TOKENS_FILE=str(tmp_path / "no"), FABMON_DATA_DIR=str(tmp_path))
     assert (gone.returncode, "No such file" in gone.stderr) == (2, True)
+
+
+def test_a_tokens_file_that_may_not_be_read_is_named(file: Path) -> None:
+    """As root nothing is unreadable: there the program becomes somebody else first."""
+    add_token(file, "writer", "ingest")
+    file.chmod(0o600 if os.geteuid() == 0 else 0o000)
+    program = "import os, sys; from pathlib import Path; from fabmon.httpd.tokens import read_tokens\n"
+    program += "if os.geteuid() == 0: os.seteuid(65534)\nread_tokens(Path(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert (done.returncode, "SettingsError: FABMON_TOKENS_FILE" in last, "Permission denied" in last) == (
+        1,
+        True,
+        True,
+    )
 
 
 def test_with_tokens_a_role_may_listen_beyond_loopback(file: Path, make_role: StartRole) -> None:
