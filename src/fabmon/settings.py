@@ -92,6 +92,12 @@ class SidecarSettings(SpoolSettings, frozen=True, kw_only=True):
     forward_timeout_s: Annotated[
         Seconds, Meta(description="How long an answer waits for the site before the event is spooled.")
     ] = 2.0
+    forward_gzip: Annotated[
+        str,
+        Meta(
+            pattern="^(auto|always|never)$", description="Batches go to the site as gzip; `auto`: to another machine."
+        ),
+    ] = "auto"
     token: Annotated[str, Meta(description="The token to present to the Local API.")] = ""
     token_file: Annotated[str, Meta(description="A file that holds it; read again when it changes.")] = ""
     ca: Annotated[str, Meta(description="CA (PEM) of the Local API; empty: those of the system.")] = ""

@@ -1,11 +1,13 @@
-"""Another fabmon over HTTP: its deadline."""
+"""Another fabmon over HTTP: its deadline, and how a batch goes to it."""
 
 import asyncio
 
 import pytest
 
 from fabmon.errors import PeerUnavailable
+from fabmon.peer.body import packs_towards
 from fabmon.peer.client import open_peer
+from tests.fixtures.site import open_site
 from tests.fixtures.stubs import stubs
 
 
@@ -19,3 +21,22 @@ async def test_a_long_deadline_holds_too() -> None:
             with pytest.raises(PeerUnavailable, match="gave no answer"):
                 await peer.get("/v1/jobs", [], deadline)
             assert loop.time() - begun < deadline + 0.1
+
+
+async def test_a_batch_of_some_size_goes_as_gzip_where_that_is_wanted() -> None:
+    raws = [b'{"n":%d,"pad":"%b"}' % (number, b"x" * 80) for number in range(2000)]
+    for packs in (True, False):
+        async with open_site() as site, open_peer(site.url, packs=packs) as peer:
+            for count in (1, 100, 2000):
+                assert (await peer.send_batch(raws[:count], 5.0)).status == 200
+            assert site.packed == [False, packs, packs]
+            assert (len(site.stored), site.numbers) == (2101, set(range(2000)))
+
+
+def test_to_another_machine_batches_are_packed() -> None:
+    here = ("http://localhost:18000", "http://127.0.0.1:1", "http://[::1]:18000", "https://127.9.9.9")
+    assert [packs_towards(url, "auto") for url in here] == [False] * 4
+    assert packs_towards("http://site1:18000", "auto")
+    assert packs_towards("http://192.0.2.7", "auto")
+    assert packs_towards(here[0], "always")
+    assert not packs_towards("http://site1:18000", "never")

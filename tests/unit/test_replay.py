@@ -160,11 +160,11 @@ async def test_a_backlog_that_is_refused_for_the_most_part_is_held_until_a_fresh
         assert it.site.numbers == set(range(1000)) - bad
 
 
-@pytest.mark.parametrize(("share", "least", "most"), [(1.0, 0.8, 1.0), (0.25, 0.1, 0.3)])
+@pytest.mark.parametrize(("share", "least", "most"), [(1.0, 0.4, 1.0), (0.25, 0.05, 0.3)])
 async def test_while_fresh_events_come_the_backlog_gets_its_share(
     tmp_path: Path, share: float, least: float, most: float
 ) -> None:
-    async with running(tmp_path, 60_000, lambda _: Answer(pause_seconds=0.05), share) as it:
+    async with running(tmp_path, 160_000, lambda _: Answer(pause_seconds=0.05), share) as it:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         while loop.time() - begun < 1.5:
@@ -173,8 +173,9 @@ async def test_while_fresh_events_come_the_backlog_gets_its_share(
         assert least <= 0.05 * len(it.site.batches) / 1.5 <= most
         # Alone it has all of it.
         sent = len(it.site.batches)
-        await asyncio.sleep(0.5)
-        assert len(it.site.batches) - sent >= 4
+        async with asyncio.timeout(2.0):
+            while len(it.site.batches) - sent < 6:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
 
 
 async def test_a_wrong_setting_at_the_site_that_is_mended_costs_nothing(tmp_path: Path) -> None:

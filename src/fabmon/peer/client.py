@@ -16,6 +16,7 @@ from fabmon import spans
 from fabmon.errors import PeerRefused, PeerUnavailable
 from fabmon.logs import REQUEST_LINES, Log
 from fabmon.peer.backoff import asked_to_wait
+from fabmon.peer.body import Array, packed
 from fabmon.peer.credentials import Credentials
 from fabmon.peer.tls import handshake_failure
 from fabmon.trace import Carried, current, joined
@@ -55,17 +56,19 @@ async def open_peer(
     credentials: Credentials | None = None,
     deadline_seconds: float | None = None,
     connections: int = 16,
+    *,
+    packs: bool = False,
 ) -> AsyncIterator["Peer"]:
     """A peer at *url*; nothing is sent before the first call.
 
-    *deadline_seconds* bounds every question to it, whatever the question itself allows.
+    *deadline_seconds* bounds every question to it, whatever the question itself allows; *packs*: batches go as gzip.
     """
     # Uncompressed: nothing here unpacks, and central passes bytes on as they come.
     headers = {"user-agent": f"fabmon/{__version__}", "accept-encoding": "identity"}
     connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=30)
     # auto_decompress off: a small answer that unpacks to gigabytes is refused instead of read.
     async with aiohttp.ClientSession(connector=connector, headers=headers, auto_decompress=False) as session:
-        yield Peer(url.rstrip("/"), session, credentials or Credentials(), deadline_seconds)
+        yield Peer(url.rstrip("/"), session, credentials or Credentials(), deadline_seconds, packs=packs)
 
 
 class Peer:
@@ -75,8 +78,11 @@ class Peer:
         session: aiohttp.ClientSession,
         credentials: Credentials,
         deadline_seconds: float | None = None,
+        *,
+        packs: bool = False,
     ) -> None:
         self.url = url
+        self._packs = packs
         self._session = session
         self._credentials = credentials
         self._deadline_seconds = deadline_seconds
@@ -92,7 +98,9 @@ class Peer:
 
         Raises PeerUnavailable (any of them may have arrived) or PeerRefused (none has).
         """
-        body = _Array(b",".join(raws))
+        body: bytes | Array = Array(events := b",".join(raws))
+        if self._packs and (short := await packed(events)) is not None:
+            body, headers = short, {**(headers or {}), "content-encoding": "gzip"}
         path = "/v1/ingest/events:batch"
         answer = await self._ask("POST", path, timeout_seconds, body, headers=headers, requests=requests)
         if answer.status in (200, 207, 422):
@@ -154,7 +162,7 @@ class Peer:
         method: str,
         path: str,
         timeout_seconds: float,
-        body: "bytes | _Array | None" = None,
+        body: bytes | Array | None = None,
         query: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
         requests: Sequence[Carried] = (),
@@ -186,7 +194,7 @@ class Peer:
         method: str,
         path: str,
         timeout_seconds: float,
-        body: "bytes | _Array | None",
+        body: bytes | Array | None,
         query: Sequence[tuple[str, str]],
         headers: Mapping[str, str],
     ) -> Answer:
@@ -214,25 +222,6 @@ class Peer:
 
     def _why(self, error: Exception) -> str:
         return (handshake_failure(error) if self.url.startswith("https") else "") or f"{type(error).__name__}: {error}"
-
-
-class _Array(aiohttp.payload.Payload):
-    """A JSON array around *events*, joined by commas; of plain bytes aiohttp makes a copy, to put the head before them."""
-
-    def __init__(self, events: bytes) -> None:
-        super().__init__(events, content_type="application/json")
-        self._events = events
-        self._size = len(events) + 2
-
-    async def write(self, writer: aiohttp.abc.AbstractStreamWriter) -> None:
-        for part in (b"[", self._events, b"]"):
-            await writer.write(part)
-
-    async def write_with_length(self, writer: aiohttp.abc.AbstractStreamWriter, content_length: int | None) -> None:
-        await self.write(writer)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return f"[{self._events.decode(encoding, errors)}]"
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

@@ -20,6 +20,7 @@ from fabmon.ingest.accept import ingest_routes
 from fabmon.ingest.commit import Bounds, Group, Outcome, group_commit
 from fabmon.ingest.openlineage import openlineage_routes
 from fabmon.ingest.ping import ping_routes
+from fabmon.peer.body import packs_towards
 from fabmon.peer.client import Sent, open_peer
 from fabmon.peer.credentials import credentials_of
 from fabmon.relay.collect import collect
@@ -53,7 +54,9 @@ async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
     upstream = Upstream(settings.local_url)
     async with (
         open_spool(settings.spool_path, limits_of(settings)) as spool,
-        open_peer(settings.local_url, credentials) as peer,
+        open_peer(
+            settings.local_url, credentials, packs=packs_towards(settings.local_url, settings.forward_gzip)
+        ) as peer,
     ):
         underway = Underway()
         speaker = Speaker(spool, underway, settings.site_id)
