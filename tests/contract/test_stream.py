@@ -58,6 +58,7 @@ def test_a_reader_goes_on_at_another_local_of_the_site(local: Service, make_role
         assert stream.next()["app_name"] == "meanwhile"
 
 
+@pytest.mark.one_lane
 def test_commits_at_another_local_wake_the_readers_here(
     local: Service, make_role: StartRole, database_url: str
 ) -> None:

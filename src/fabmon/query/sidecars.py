@@ -5,6 +5,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fabmon.errors import BadParameter
+from fabmon.httpd.abandon import abandonable
 from fabmon.httpd.app import get, json_answer
 from fabmon.store.pool import Pool
 from fabmon.store.sidecars import complete_until, read_sidecars
@@ -18,4 +19,4 @@ def sidecar_routes(pool: Pool) -> list[Route]:
         items = await read_sidecars(pool)
         return json_answer({"items": items, "count": len(items), "complete_until": until})
 
-    return [get("/v1/sidecars", sidecars)]
+    return [get("/v1/sidecars", abandonable(sidecars))]
