@@ -5,6 +5,7 @@ a request costs one look at `on()`.
 """
 
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext, Tracer
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_LAST_SECONDS: Final = 2.0
 _tracer: "Tracer | None" = None
 
 
@@ -46,13 +48,17 @@ def exporting(role: str) -> Iterator[None]:
     named = "OTEL_SERVICE_NAME" in os.environ or "service.name" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     resource = Resource.create({name: value for name, value in ours.items() if not (named and name == "service.name")})
     provider = TracerProvider(resource=resource)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    exporter = OTLPSpanExporter()
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     _tracer = provider.get_tracer("fabmon", __version__)
     try:
         yield
     finally:
         _tracer = None
+        giving_up = threading.Timer(_LAST_SECONDS, exporter.shutdown)  # else it tries for ten seconds
+        giving_up.start()
         provider.shutdown()
+        giving_up.cancel()
 
 
 def begin(
