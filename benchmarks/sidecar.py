@@ -98,6 +98,6 @@ def measure(port: int, pid: int, shape: Shape, bodies: Sequence[bytes], site: Pr
 
 def cpu_seconds(pid: int) -> float:
     """What a process has used, all its threads, in user and kernel."""
-    with open(f"/proc/{pid}/stat", encoding="ascii") as file:  # noqa: PTH123
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:  # noqa: PTH123 - three times as fast
         fields = file.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS

@@ -94,7 +94,7 @@ async def test_a_lock_file_with_the_pid_of_another_program_does_not_stop_the_sta
     async with open_embedded(data_dir):
         record = (data_dir / "data" / "postmaster.pid").read_text().split("\n")
     account = (data_dir / "data").stat().st_uid if os.getuid() == 0 else None
-    stranger = subprocess.Popen(["sleep", "60"], user=account)  # noqa: ASYNC220
+    stranger = subprocess.Popen(["sleep", "60"], user=account)  # noqa: ASYNC220 - it is not waited for
     try:
         (data_dir / "data" / "postmaster.pid").write_text("\n".join([str(stranger.pid), *record[1:]]))
         async with open_embedded(data_dir) as url:

@@ -181,7 +181,7 @@ def test_ctrl_c_at_a_terminal_arrives_once(sidecar: Sidecar, environment: dict[s
     if pid == 0:
         try:
             line = [*FABMON_RUN, "--app", "x", "--url", sidecar.url, "--", PYTHON, "-c", program]
-            os.execve(line[0], line, environment)  # noqa: S606
+            os.execve(line[0], line, environment)  # noqa: S606 - no shell is wanted
         finally:
             os._exit(99)
     shown = b""
@@ -204,7 +204,7 @@ def test_ctrl_z_stops_both_and_both_go_on(sidecar: Sidecar, environment: dict[st
     if pid == 0:
         try:
             line = [*FABMON_RUN, "--app", "x", "--url", sidecar.url, "--", PYTHON, "-c", program]
-            os.execve(line[0], line, environment)  # noqa: S606
+            os.execve(line[0], line, environment)  # noqa: S606 - as above
         finally:
             os._exit(99)
     shown = b""

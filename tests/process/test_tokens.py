@@ -195,7 +195,7 @@ def test_the_file_is_read_again_and_the_last_good_one_holds(
     damages = (b"", b"# x\n{", good + good.splitlines()[1], b'{"name":"x"}\n', b"\xff")
     for number, damage in enumerate(damages, 1):
         file.write_bytes(damage)
-        eventually(lambda: status(new) == 200 and local.log.count("tokens.unusable") == number, 3)  # noqa: B023
+        eventually(lambda: status(new) == 200 and local.log.count("tokens.unusable") == number, 3)  # noqa: B023 - called within its turn
     file.unlink()
     eventually(lambda: status(new) == 200 and local.log.count("tokens.unusable") == len(damages) + 1, 3)
     file.write_bytes(good)

@@ -174,7 +174,7 @@ async def test_while_fresh_events_come_the_backlog_gets_its_share(
         # Alone it has all of it.
         sent = len(it.site.batches)
         async with asyncio.timeout(2.0):
-            while len(it.site.batches) - sent < 6:  # noqa: ASYNC110
+            while len(it.site.batches) - sent < 6:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.02)
 
 

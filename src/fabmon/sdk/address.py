@@ -66,7 +66,7 @@ def read_token(environment: Mapping[str, str]) -> str:
     if environment.get("FABMON_TOKEN") or not path:
         return environment.get("FABMON_TOKEN", "")
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123
+        with open(path, encoding="utf-8") as file:
             return file.read().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"FABMON_TOKEN_FILE: {path!r} cannot be read: {error}") from None

@@ -186,7 +186,7 @@ def _in_our_group(pid: int) -> bool:
 
 def _in_foreground() -> bool:
     try:
-        with open("/dev/tty", "rb") as terminal:  # noqa: PTH123
+        with open("/dev/tty", "rb") as terminal:
             return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
     except OSError:
         return False

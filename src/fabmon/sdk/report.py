@@ -114,7 +114,7 @@ def _ends_all() -> bool:
     if os.getpid() == 1:
         return True
     try:
-        with open(f"/proc/{os.getppid()}/comm", encoding="utf-8") as file:  # noqa: PTH123
+        with open(f"/proc/{os.getppid()}/comm", encoding="utf-8") as file:
             return file.read().strip() in _ENDING_ALL
     except (OSError, UnicodeDecodeError):
         return False

@@ -156,7 +156,7 @@ class Tree:
             return [pid for pid in descendants(self._me, self._children) if pid != self._without]
         # A kernel without CONFIG_PROC_CHILDREN: every process of the machine is asked for its parent.
         children: dict[int, list[int]] = {}
-        for name in os.listdir(self._proc):  # noqa: PTH208
+        for name in os.listdir(self._proc):
             if name.isdigit() and (stat := self._stat(int(name))) is not None:
                 children.setdefault(stat.parent, []).append(int(name))
         return [pid for pid in descendants(self._me, lambda pid: children.get(pid, ())) if pid != self._without]
@@ -164,7 +164,7 @@ class Tree:
     def _children(self, pid: int) -> list[int]:
         """Each thread lists the children that it started."""
         try:
-            threads = os.listdir(f"{self._proc}/{pid}/task")  # noqa: PTH208
+            threads = os.listdir(f"{self._proc}/{pid}/task")
         except OSError:
             return []
         return [child for thread in threads for child in map(int, self._read(f"{pid}/task/{thread}/children").split())]
@@ -178,7 +178,7 @@ class Tree:
     def _read(self, name: str) -> str:
         """The file's text; empty when the process has gone or belongs to someone else."""
         try:
-            with open(f"{self._proc}/{name}", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  (3x faster)
+            with open(f"{self._proc}/{name}", encoding="utf-8", errors="replace") as file:
                 return file.read()
         except OSError:
             return ""
@@ -198,7 +198,7 @@ def become_subreaper() -> bool:
 
 def _exists(path: str) -> bool:
     try:
-        os.stat(path)  # noqa: PTH116
+        os.stat(path)
     except OSError:
         return False
     return True
@@ -212,7 +212,7 @@ def own_mark() -> int:
     if resource is None:
         return 0
     try:
-        with open("/proc/self/status", "rb") as file:  # noqa: PTH123
+        with open("/proc/self/status", "rb") as file:
             return next(int(line.split()[1]) for line in file if line.startswith(b"VmHWM:"))
     except (OSError, ValueError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

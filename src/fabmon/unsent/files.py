@@ -72,7 +72,7 @@ def keep(directory: Path, name: str, lines: Sequence[bytes]) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     _make_room(directory, sum(map(len, lines)) + len(lines))
     unfinished = directory / f"{name}.new"
-    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123
+    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.writelines(line + b"\n" for line in lines)
         file.flush()
         os.fsync(file.fileno())
@@ -82,10 +82,7 @@ def keep(directory: Path, name: str, lines: Sequence[bytes]) -> None:
 
 def waiting(directory: Path, address: str) -> bool:
     """Whether something may wait there to be claimed. Raises FileNotFoundError when there is no such directory."""
-    return any(
-        name.startswith(f"{address}-") and name.endswith((".jsonl", ".taken"))
-        for name in os.listdir(directory)  # noqa: PTH208  (each twentieth of a second)
-    )
+    return any(name.startswith(f"{address}-") and name.endswith((".jsonl", ".taken")) for name in os.listdir(directory))
 
 
 @contextmanager

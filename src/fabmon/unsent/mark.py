@@ -22,16 +22,16 @@ class Mark:
         """In the directory *place*, with the event *started*. Raises OSError."""
         if not can_lock():
             raise OSError("no locks here")
-        os.makedirs(place, mode=0o700, exist_ok=True)  # noqa: PTH103
+        os.makedirs(place, mode=0o700, exist_ok=True)
         self._base = f"{place}/{name}"
         self._file = open_plain(f"{self._base}.run.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             lock(self._file)
             os.write(self._file, started + b"\n")
-            os.rename(f"{self._base}.run.new", f"{self._base}.run")  # noqa: PTH104
+            os.rename(f"{self._base}.run.new", f"{self._base}.run")
         except OSError:
             os.close(self._file)
-            os.unlink(f"{self._base}.run.new")  # noqa: PTH108
+            os.unlink(f"{self._base}.run.new")
             raise
 
     def complete(self, ended: bytes) -> None:
@@ -39,13 +39,13 @@ class Mark:
         line = ended + b"\n"
         if os.write(self._file, line) != len(line):
             raise OSError("the disk is full")
-        os.rename(f"{self._base}.run", f"{self._base}.jsonl")  # noqa: PTH104
+        os.rename(f"{self._base}.run", f"{self._base}.jsonl")
         os.close(self._file)
 
     def remove(self) -> None:
         """The end of the run is sent, or kept elsewhere. Raises OSError."""
         try:
-            os.unlink(f"{self._base}.run")  # noqa: PTH108
+            os.unlink(f"{self._base}.run")
         finally:
             os.close(self._file)
 
@@ -83,7 +83,7 @@ def _start_sender(descriptor: int, url: str) -> None:
 
 def _inheritable() -> list[int]:
     found = []
-    for name in os.listdir("/dev/fd"):  # noqa: PTH208
+    for name in os.listdir("/dev/fd"):
         try:
             if os.get_inheritable(int(name)):
                 found.append(int(name))
