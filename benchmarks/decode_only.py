@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope
 
+from fabmon import logs
 from fabmon.httpd.app import build_app
 from fabmon.httpd.body import read_body
 from fabmon.httpd.health import health_routes
@@ -59,4 +60,5 @@ async def _open() -> AsyncIterator[Role]:
 
 
 if __name__ == "__main__":
+    logs.configure("limit", "info", requests=True)  # as `fabmon serve` does
     run_role(_open(), SidecarSettings(), int(sys.argv[1]), with_parent=False)
