@@ -15,7 +15,9 @@ begin
         return '{}';
     exception
         when unique_violation then
-            null; -- undone; which ones is found out below
+            -- Undone; which ones is found out below. It is in the WAL, and so the commit waits for a synchronous standby
+            -- also where nothing is new: a repeat is not answered before the standby has the first.
+            null;
     end;
     insert into event_key (idempotency_key, site_id)
     select idempotency_key, site_id

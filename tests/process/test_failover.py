@@ -1,6 +1,8 @@
 """A database of two servers: what the primary commits its standby has too; one is killed, the other takes over."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
 
 import pytest
 
@@ -41,3 +43,15 @@ def test_a_failover_loses_no_acknowledged_event(make_role: StartRole, primary: O
     drained(local)
     assert "upstream.lost" in local.log
     assert stored(local) >= set(accepted)
+
+
+def test_a_repeat_is_not_answered_before_the_standby_has_the_first(primary: OwnServer, standby: OwnServer) -> None:
+    take = f"select take_keys(array['{uuid4()}']::uuid[], array['fab1'])"
+    assert primary.do(take) == []
+    standby.kill()
+    with ThreadPoolExecutor(1) as threads:
+        repeat = threads.submit(primary.do, take)
+        with pytest.raises(TimeoutError):
+            repeat.result(1.0)
+        standby.start()
+        assert repeat.result(20) == [0]
