@@ -1,5 +1,6 @@
 """What a short run leaves behind: one process that sends, and nothing else."""
 
+import fcntl
 import os
 import select
 import signal
@@ -78,6 +79,18 @@ def test_what_it_had_in_hand_when_it_was_killed_is_sent_by_the_next(
         fabmon_run(environment, url, "--", "true")
         back.expect(4)
     assert len(set(back.bodies)) == 4
+
+
+def test_it_does_not_wait_for_what_it_cannot_have(
+    sidecar: Sidecar, environment: dict[str, str], tmp_path: Path
+) -> None:
+    fabmon_run({**environment, "FABMON_TOKEN_FILE": "/nowhere"}, sidecar.url, "--wait", "--", "true")
+    (kept,) = (tmp_path / "unsent").iterdir()
+    with kept.rename(kept.with_name(kept.name + ".taken")).open("rb") as claimed:
+        fcntl.flock(claimed, fcntl.LOCK_EX)
+        fabmon_run(environment, sidecar.url, "--", "true")
+        assert len(sidecar.expect(2)) == 2
+        eventually(lambda: not senders(sidecar.url), 5)
 
 
 def test_its_trouble_is_said_by_the_next_run_and_forgotten_when_it_is_over(

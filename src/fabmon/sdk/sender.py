@@ -29,21 +29,26 @@ def main(url: str, lock_file: int) -> None:
     directory, name = Path(unsent_place()), address.short_name
     post = Post(address, os.environ, lambda: None)
     with suppress(FileNotFoundError):  # the directory is gone, and with it what was to be sent
-        while _send(post, directory, name, lock_file):
+        while (others := _send(post, directory, name, lock_file)) is not None:
             unlock(lock_file)
             # Who leaves something from now on finds no lock; who did so just before relies on us.
-            if not files.waiting(directory, name) or not lock(lock_file):
+            if not files.waiting(directory, name) - others or not lock(lock_file):
                 return
 
 
-def _send(post: Post, directory: Path, name: str, lock_file: int) -> bool:
-    """Until nothing has come for a while; False when the sidecar has been away for too long."""
+def _send(post: Post, directory: Path, name: str, lock_file: int) -> set[str] | None:
+    """Until nothing has come for a while: then what is there and not to be had, because another has claimed it, say.
+
+    None when the sidecar has been away for too long, or refuses us.
+    """
     delay = FIRST_RETRY_SECONDS
     quiet_since = away_since = time.monotonic()
+    there: set[str] = set()
     while time.monotonic() < quiet_since + LINGER_SECONDS:
+        there = files.waiting(directory, name)
         try:
-            sent = _send_waiting(post, directory, name)
-            if not sent:  # or another has claimed it
+            sent = _send_waiting(post, directory, name) if there else []
+            if not sent:
                 time.sleep(LOOK_EVERY_SECONDS)
                 continue
             _note(lock_file, next(filter(None, sent), ""))
@@ -56,17 +61,15 @@ def _send(post: Post, directory: Path, name: str, lock_file: int) -> bool:
             _note(lock_file, trouble or "")
             if trouble or time.monotonic() > away_since + PATIENCE_SECONDS:  # the next run may have a better token
                 files.tidy(directory, name)
-                return False
+                return None
             time.sleep(delay)
             delay *= 2
             quiet_since = time.monotonic()
-    return True
+    return there
 
 
 def _send_waiting(post: Post, directory: Path, name: str) -> list[str | None]:
     """For each file that was sent what `files.deliver` says of it."""
-    if not files.waiting(directory, name):
-        return []
     with files.claims(directory, name) as found:
         return [files.deliver(post.batch, claimed) for claimed in found]
 

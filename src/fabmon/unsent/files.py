@@ -80,9 +80,11 @@ def keep(directory: Path, name: str, lines: Sequence[bytes]) -> None:
     _fsync_directory(directory)
 
 
-def waiting(directory: Path, address: str) -> bool:
-    """Whether something may wait there to be claimed. Raises FileNotFoundError when there is no such directory."""
-    return any(name.startswith(f"{address}-") and name.endswith((".jsonl", ".taken")) for name in os.listdir(directory))
+def waiting(directory: Path, address: str) -> set[str]:
+    """What may wait there to be claimed. Raises FileNotFoundError when there is no such directory."""
+    return {
+        name for name in os.listdir(directory) if name.startswith(f"{address}-") and name.endswith((".jsonl", ".taken"))
+    }
 
 
 @contextmanager
