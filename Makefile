@@ -27,7 +27,7 @@ test: $(INSTALLED) ## Run every test, on the embedded PostgreSQL and on Timescal
 	tools/test.sh $(BIN)/python -m pytest
 
 soak: $(INSTALLED) ## Run the fault tests of the spool for long: ten thousand histories, two hundred kills
-	tools/test.sh $(BIN)/python -m pytest --soak 50 --timeout 7200 --lane embedded -rP tests/unit/test_spool_crash.py \
+	tools/test.sh $(BIN)/python -m pytest --soak 50 --timeout 7200 --lane embedded -rP --show-capture=stdout tests/unit/test_spool_crash.py \
 		tests/process/test_roles.py -k "histories or kill_of_the_sidecar"
 
 docs: $(INSTALLED) ## Write the pages that are made from the code
