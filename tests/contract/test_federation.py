@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,16 @@ def test_a_site_that_goes_and_comes_back_is_said_and_misses_nothing(fabs: Fabs) 
             each = stream.next()
             seen.append((stream.event, each.get("app_name")))
         assert seen == [("site_up", None), ("", "after")]
+
+
+def test_readers_of_the_stream_leave_a_site_free_for_questions(local: Service, central: Service) -> None:
+    with ExitStack() as stack:
+        streams = [stack.enter_context(open_stream(central, "?site=fab1")) for _ in range(20)]
+        assert central.get("/v1/jobs?site=fab1&deadline=2").status == 200
+        assert central.get("/v1/healthz").json["sites"]["fab1"]["status"] == "ok"
+        sent = event_dict()
+        local.send([sent])
+        assert [stream.next().get("idempotency_key") for stream in streams] == [sent["idempotency_key"]] * 20
 
 
 def test_a_merged_stream_names_what_is_wrong(fabs: Fabs) -> None:

@@ -1,4 +1,4 @@
-"""Another fabmon over HTTP: one session with keep-alive, a deadline on every call.
+"""Another fabmon over HTTP: connections with keep-alive, a deadline on every call.
 
 What it answers is sorted into three: done, "not now" (PeerUnavailable: try again) and "no" (PeerRefused: the request as a
 whole is refused, and no repetition of it would do better).
@@ -67,8 +67,14 @@ async def open_peer(
     headers = {"user-agent": f"fabmon/{__version__}", "accept-encoding": "identity"}
     connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=30)
     # auto_decompress off: a small answer that unpacks to gigabytes is refused instead of read.
-    async with aiohttp.ClientSession(connector=connector, headers=headers, auto_decompress=False) as session:
-        yield Peer(url.rstrip("/"), session, credentials or Credentials(), deadline_seconds, packs=packs)
+    async with (
+        aiohttp.ClientSession(connector=connector, headers=headers, auto_decompress=False) as session,
+        # Answers without an end are as many as their readers, and must not take the connections of the others.
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), headers=headers, auto_decompress=False
+        ) as streams,
+    ):
+        yield Peer(url.rstrip("/"), session, streams, credentials or Credentials(), deadline_seconds, packs=packs)
 
 
 class Peer:
@@ -76,6 +82,7 @@ class Peer:
         self,
         url: str,
         session: aiohttp.ClientSession,
+        streams: aiohttp.ClientSession,
         credentials: Credentials,
         deadline_seconds: float | None = None,
         *,
@@ -84,6 +91,7 @@ class Peer:
         self.url = url
         self._packs = packs
         self._session = session
+        self._streams = streams
         self._credentials = credentials
         self._deadline_seconds = deadline_seconds
 
@@ -131,7 +139,7 @@ class Peer:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=head_timeout_seconds, sock_read=_SILENCE_SECONDS)
         carried = joined([request] if (request := current.get()) else [])
         mine, tls = self._credentials.current()
-        opening = self._session.get(
+        opening = self._streams.get(
             self.url + path,
             params=list(query),
             headers={**mine, **headers, **carried.headers()},
