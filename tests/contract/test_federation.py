@@ -197,6 +197,14 @@ def test_readers_of_the_stream_leave_a_site_free_for_questions(local: Service, c
         assert [stream.next().get("idempotency_key") for stream in streams] == [sent["idempotency_key"]] * 20
 
 
+def test_a_site_whose_event_has_no_end_is_left(make_role: StartRole) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 1000000000\r\n\r\n: \n\n"
+    with stubs({"fab1": head + b"x" * (9 << 20)}) as urls:
+        central = make_role("central", FABMON_SITES=f"fab1={urls['fab1']}").start("/v1/healthz")
+        with open_stream(central, "?site=fab1") as stream:
+            assert "sends no end" in stream.next()["error"]
+
+
 def test_a_merged_stream_names_what_is_wrong(fabs: Fabs) -> None:
     central, _ = fabs
     for query, name in (

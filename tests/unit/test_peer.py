@@ -23,6 +23,31 @@ async def test_a_long_deadline_holds_too() -> None:
             assert loop.time() - begun < deadline + 0.1
 
 
+async def test_of_an_endless_refusal_the_beginning_is_read_and_the_connection_closed() -> None:
+    closed = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 503 x\r\ncontent-length: 1000000000\r\n\r\n" + b"x" * 100_000)
+        await reader.read()
+        closed.set()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1")
+    async with server, open_peer(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as peer:
+        status, _, parts = await peer.stream("/v1/stream", [], {}, 5.0)
+        async with asyncio.timeout(5):
+            assert (status, [len(part) async for part in parts]) == (503, [65536])
+            await closed.wait()
+
+
+async def test_a_refusal_that_stops_half_way_ends_with_the_deadline() -> None:
+    with stubs({"half": b"HTTP/1.1 503 x\r\ncontent-length: 10\r\n\r\nhalf"}) as urls:
+        async with open_peer(urls["half"]) as peer:
+            with pytest.raises(PeerUnavailable, match="gave no answer within"):
+                await peer.stream("/v1/stream", [], {}, 0.3)
+
+
 async def test_a_batch_of_some_size_goes_as_gzip_where_that_is_wanted() -> None:
     raws = [b'{"n":%d,"pad":"%b"}' % (number, b"x" * 80) for number in range(2000)]
     for packs in (True, False):

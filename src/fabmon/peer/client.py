@@ -5,7 +5,7 @@ whole is refused, and no repetition of it would do better).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -28,6 +28,8 @@ log = Log("fabmon.peer")
 
 # 10,000 jobs with all they carry; an endless answer must end somewhere.
 _ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
+# Of a refusal; what is longer says no more.
+_REFUSAL_LIMIT_BYTES: Final = 64 * 1024
 # The longest that a stream may say nothing: a live one sends a comment every 15 s.
 _SILENCE_SECONDS: Final = 30.0
 # aiohttp rounds what is longer up to a whole second of its clock; a deadline is one.
@@ -131,10 +133,11 @@ class Peer:
 
     async def stream(
         self, path: str, query: Sequence[tuple[str, str]], headers: Mapping[str, str], head_timeout_seconds: float
-    ) -> tuple[int, str, AsyncIterator[bytes]]:
-        """Status, content type and the parts of an answer without a bound, as they come.
+    ) -> tuple[int, str, AsyncGenerator[bytes]]:
+        """Status, content type and the parts of an answer without a bound, as they come; of a refusal its first 64 KiB.
 
-        The deadline holds for the head, and then for each part (30 s). Raises PeerUnavailable, also between parts.
+        The deadline holds for the head and a refusal, and then for each part (30 s). Raises PeerUnavailable, also between
+        parts.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=head_timeout_seconds, sock_read=_SILENCE_SECONDS)
         carried = joined([request] if (request := current.get()) else [])
@@ -150,13 +153,15 @@ class Peer:
         try:
             async with asyncio.timeout(head_timeout_seconds):
                 response = await opening
+                refusal = await _beginning(response) if response.status != 200 else None
         except TimeoutError as error:
             raise PeerUnavailable(f"{self.url} gave no answer within {head_timeout_seconds:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise PeerUnavailable(f"{self.url}: {self._why(error)}") from error
-        return response.status, response.headers.get("content-type", ""), self._parts(response)
+        parts = self._parts(response) if refusal is None else _only(refusal)
+        return response.status, response.headers.get("content-type", ""), parts
 
-    async def _parts(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def _parts(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
         try:
             async for part in response.content.iter_any():
                 yield part
@@ -241,6 +246,19 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
         if size > _ANSWER_LIMIT_BYTES:
             raise ValueError(f"the answer is longer than {_ANSWER_LIMIT_BYTES} bytes")
     return b"".join(parts)
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    try:
+        return await response.content.readexactly(_REFUSAL_LIMIT_BYTES)
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    finally:
+        response.close()
+
+
+async def _only(part: bytes) -> AsyncGenerator[bytes]:
+    yield part
 
 
 def _rejections(items: Sequence[Any], count: int) -> list[Rejection]:

@@ -8,6 +8,7 @@ resumes all of them without gap or repeat.
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Final
 
 from starlette.requests import Request
@@ -31,6 +32,8 @@ CONNECT_SECONDS: Final = 3.0
 LONGEST_PAUSE_SECONDS: Final = 2.0
 # A reader that takes nothing for so long is cut off; its sites are held up by it, and resume it by its id.
 STALLED_SECONDS: Final = 30.0
+# Far more than an event may have.
+_MOST_BLOCK_BYTES: Final = 8 * 1024 * 1024
 _PLACE: Final = re.compile(r"\A([A-Za-z0-9._-]{1,64}):([0-9]{1,20}-[0-9]{1,19})\Z")
 
 Block = tuple[str, str | None, bytes | None]
@@ -159,21 +162,22 @@ async def _follow(
             status, _, parts = await peer.stream("/v1/stream", [*filters, *resume], {}, CONNECT_SECONDS)
             if status != 200:
                 raise PeerUnavailable(f"{peer.url} answered {status}")
-            buffer = b""
-            async for part in parts:
-                buffer += part
-                *blocks, buffer = buffer.split(b"\n\n")
-                for block in blocks:
-                    if down:
-                        down = False
-                        await queue.put((site, None, _named("site_up", {"site": site})))
-                        delays = full_jitter(most_seconds=LONGEST_PAUSE_SECONDS)
-                    moved, data = _read(block)
-                    place = moved or place
-                    if place is not None and site not in places:
-                        places[site] = place
-                    await queue.put((site, moved, data))
-                    joined.set()
+            buffer = bytearray()
+            async with aclosing(parts):
+                async for part in parts:
+                    for block in _completed(buffer, part):
+                        if down:
+                            down = False
+                            await queue.put((site, None, _named("site_up", {"site": site})))
+                            delays = full_jitter(most_seconds=LONGEST_PAUSE_SECONDS)
+                        moved, data = _read(block)
+                        place = moved or place
+                        if place is not None and site not in places:
+                            places[site] = place
+                        await queue.put((site, moved, data))
+                        joined.set()
+                    if len(buffer) > _MOST_BLOCK_BYTES:
+                        raise PeerUnavailable(f"{peer.url} sends no end of an event")
             raise PeerUnavailable(f"{peer.url} ended the stream")
         except PeerUnavailable as error:
             joined.set()
@@ -181,6 +185,18 @@ async def _follow(
                 down = True
                 await queue.put((site, None, _named("site_down", {"site": site, "error": str(error)})))
         await asyncio.sleep(next(delays))
+
+
+def _completed(buffer: bytearray, part: bytes) -> list[bytes]:
+    """The blocks that *part* completes; what comes behind them stays in *buffer*."""
+    searched = max(len(buffer) - 1, 0)
+    buffer += part
+    end = buffer.rfind(b"\n\n", searched)
+    if end < 0:
+        return []
+    blocks = bytes(buffer[:end]).split(b"\n\n")
+    del buffer[: end + 2]
+    return blocks
 
 
 def _read(block: bytes) -> tuple[str | None, bytes | None]:
