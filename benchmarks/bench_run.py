@@ -1,6 +1,6 @@
 """What `fabmon run -- true` costs beside an empty Python program: with a healthy sidecar, a dead one and a silent one.
 
-Limit (issue "SDK"): 3 times. Each round times, one after the other, the empty program and the run with each sidecar, so
+Limit: 3 times. Each round times, one after the other, the empty program and the run with each sidecar, so
 that whatever else the machine does hits all of them. Both are started as a user starts them: an interpreter with the same
 site-packages, and bytecode that was compiled before, as an installed package has it.
 """
@@ -43,7 +43,7 @@ def main() -> None:
                 )
             table.append(f"{name:9}{empty_s * 1e3:10.1f}{run_s * 1e3:10.1f}{run_s / empty_s:8.2f}")
             worst = max(worst, run_s / empty_s)
-    settings = f"{ROUNDS} rounds for each sidecar, medians. Limit: the issue's."
+    settings = f"{ROUNDS} rounds for each sidecar, medians. Limit: 3 times."
     finish([result("run", worst, LIMIT, "times an empty Python program")], settings, "\n".join(table))
 
 

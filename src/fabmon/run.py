@@ -21,7 +21,7 @@ import uvicorn
 from fabmon.errors import FabmonError, SettingsError, StartError
 from fabmon.httpd.limits import SWEEP_EVERY_TICKS, Limits, limited, sweep
 from fabmon.httpd.role import Role
-from fabmon.httpd.tls import renewal, server_context
+from fabmon.httpd.tls import renewed_context
 from fabmon.logs import Log
 from fabmon.settings import Settings
 
@@ -68,7 +68,7 @@ def first_cause(error: BaseException) -> BaseException:
 async def _serve(
     opened: AbstractAsyncContextManager[Role],
     settings: Settings,
-    tls: ssl.SSLContext | None,
+    tls: "_Tls | None",
     listener: socket.socket,
     with_parent: bool,
 ) -> None:
@@ -83,12 +83,11 @@ async def _serve(
     log.info("role.stopped")
 
 
-async def _answer(
-    role: Role, settings: Settings, tls: ssl.SSLContext | None, listener: socket.socket, stop: "_Stop"
-) -> None:
+async def _answer(role: Role, settings: Settings, tls: "_Tls | None", listener: socket.socket, stop: "_Stop") -> None:
     # What exists now lives as long as the process; a batch makes some ten thousand objects that die together.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    context, renew = tls or (None, None)
     config = uvicorn.Config(
         role.app,
         http=limited(Limits(settings.head_max_bytes, settings.request_timeout_s, _connections(settings))),
@@ -99,11 +98,10 @@ async def _answer(
         server_header=False,
         # Whoever can set a header could choose his address (httpd/access.py looks at it).
         proxy_headers=False,
-        ssl_context_factory=(lambda _config, _default: tls) if tls else None,
+        ssl_context_factory=(lambda _config, _default: context) if context else None,
         timeout_keep_alive=max(1, round(settings.keep_alive_s)),
         timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s)),
     )
-    renew = renewal(tls, settings.tls_cert, settings.tls_key, settings.tls_client_ca) if tls else None
     stop.server = _Server(config, role.stop_streams, renew)
     host, port = listener.getsockname()[:2]
     log.info("role.serving", url=f"{'https' if tls else 'http'}://{host}:{port}")
@@ -210,10 +208,13 @@ def _listen(host: str, port: int) -> socket.socket:
         raise StartError(f"port {port} on {host}: {reason}; choose another with --port or FABMON_PORT") from None
 
 
-def _tls(settings: Settings) -> ssl.SSLContext | None:
+_Tls = tuple[ssl.SSLContext, Callable[[], None]]
+
+
+def _tls(settings: Settings) -> _Tls | None:
     if not (settings.tls_cert or settings.tls_key or settings.tls_client_ca):
         return None
-    return server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    return renewed_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
 def _connections(settings: Settings) -> int:

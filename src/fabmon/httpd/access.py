@@ -1,4 +1,4 @@
-"""Who may do what (contract section 9): the token of a request, its scope, its sites.
+"""Who may do what: the token of a request, its scope, its sites.
 
 Without a tokens file nothing of this is in the way of a request. With one, each costs a hash and a look into a dict: the
 dict is asked for the hash, so the time that takes tells nothing about a token, and the comparison after it is constant.
@@ -21,7 +21,6 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fabmon.clock import monotonic
 from fabmon.errors import FabmonError, Forbidden, SettingsError, TooManyFailures, Unauthorized
 from fabmon.httpd.bound import allowed_sites
 from fabmon.httpd.failures import Failures
@@ -29,10 +28,10 @@ from fabmon.httpd.problems import on_fabmon_error
 from fabmon.httpd.tokens import ScopeName, Token, read_tokens
 from fabmon.logs import Log
 from fabmon.metrics import REFUSED
+from fabmon.watch import Watch
 
 log = Log("fabmon.access")
 
-LOOK_SECONDS: Final = 1.0
 _OPEN: Final = frozenset({"/livez", "/readyz"})
 _OPEN_FROM_HERE: Final = frozenset({"/v1/healthz", "/metrics"})
 _DOORS: Final = ("/v1/ingest/", "/v1/ping/", "/api/v1/lineage")
@@ -52,8 +51,7 @@ class Access:
         self._path = path
         self.site_id = site_id
         self.asks_sites = asks_sites
-        self._seen = _state(path)
-        self._look_at = monotonic() + LOOK_SECONDS
+        self._watch = Watch([path])
         tokens = read_tokens(path)
         if not tokens:
             raise SettingsError(f"FABMON_TOKENS_FILE: {path} holds no token; `fabmon token new` adds one")
@@ -61,20 +59,15 @@ class Access:
 
     def find(self, secret: bytes) -> Token | None:
         """The token, when it is known and not expired."""
-        if monotonic() >= self._look_at:
-            self._look()
+        if self._watch.changed():
+            self._read_again()
         found = hashlib.sha256(secret).digest()
         entry = self._by_hash.get(found)
         if entry is None or not hmac.compare_digest(entry[0], found) or entry[1].is_expired():
             return None
         return entry[1]
 
-    def _look(self) -> None:
-        self._look_at = monotonic() + LOOK_SECONDS
-        state = _state(self._path)
-        if state == self._seen:
-            return
-        self._seen = state
+    def _read_again(self) -> None:
         try:
             tokens = read_tokens(self._path)
         except SettingsError as error:
@@ -187,12 +180,3 @@ def _is_from_here(scope: Scope) -> bool:
 def _by_hash(tokens: Sequence[Token]) -> Mapping[bytes, tuple[bytes, Token]]:
     raw = [(bytes.fromhex(token.hash.removeprefix("sha256:")), token) for token in tokens]
     return {digest: (digest, token) for digest, token in raw}
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    """What changes when the file does; empty when it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

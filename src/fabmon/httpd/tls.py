@@ -2,16 +2,15 @@
 
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from fabmon.clock import monotonic
 from fabmon.errors import SettingsError
 from fabmon.logs import Log
+from fabmon.watch import Watch
 
 log = Log("fabmon.tls")
 
-LOOK_SECONDS: Final = 2.0
 _ONE_LINE_EVERY_SECONDS: Final = 1.0
 
 
@@ -32,23 +31,17 @@ def server_context(certificate: str, key: str, client_ca: str) -> ssl.SSLContext
     return context
 
 
-def renewal(context: ssl.SSLContext, certificate: str, key: str, client_ca: str) -> Callable[[], None]:
-    """To be called now and then: new connections get the certificate and the CA that the files hold by then.
+def renewed_context(certificate: str, key: str, client_ca: str) -> tuple[ssl.SSLContext, Callable[[], None]]:
+    """As `server_context`, and what to call now and then: new connections get what the files hold by then.
 
     While they cannot be used, as in the middle of a renewal, the one read before holds.
     """
-    seen = _state(certificate, key, client_ca)
-    look_at = monotonic() + LOOK_SECONDS
+    watch = Watch([certificate, key, client_ca])
+    context = server_context(certificate, key, client_ca)
 
     def look() -> None:
-        nonlocal seen, look_at
-        if monotonic() < look_at:
+        if not watch.changed():
             return
-        look_at = monotonic() + LOOK_SECONDS
-        state = _state(certificate, key, client_ca)
-        if state == seen:
-            return
-        seen = state
         try:
             fresh = server_context(certificate, key, client_ca)
         except SettingsError as error:
@@ -62,18 +55,7 @@ def renewal(context: ssl.SSLContext, certificate: str, key: str, client_ca: str)
         context.sni_callback = swap
         log.info("tls.renewed", certificate=certificate)
 
-    return look
-
-
-def _state(*paths: str) -> list[tuple[int, int, int]]:
-    found = []
-    for path in filter(None, paths):
-        try:
-            state = Path(path).stat()
-        except OSError:
-            continue
-        found.append((state.st_mtime_ns, state.st_size, state.st_ino))
-    return found
+    return context, look
 
 
 def _load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:

@@ -37,7 +37,7 @@ _HEADERS: Final = (b"content-type", b"application/json")
 
 
 def ingest_routes(sink: Sink, style: Style, site_id: str | None) -> list[Route]:
-    """Both routes over *sink*; *style* says which of the contract's two answers a batch gets."""
+    """Both routes over *sink*; *style* says which of the two answers in docs/api.md a batch gets."""
     return [
         Route("/v1/ingest/events", Door(_take_one(sink, site_id)), methods=["POST"]),
         Route("/v1/ingest/events:batch", Door(_take_batch(sink, style, site_id)), methods=["POST"]),

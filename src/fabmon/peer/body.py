@@ -1,8 +1,7 @@
 """The body of a batch on its way to a site: the events' bytes as they came, packed where that pays.
 
-gzip at its lowest level costs 2 µs of CPU an event, half of what the sidecar needs without, and leaves a seventh of the
-bytes (batches of 100 and more; of single events it leaves three quarters for ten times the work). So it is used towards
-another machine, for bodies of some size.
+gzip at its lowest level costs about half of the CPU that the sidecar needs without, and leaves a small part of a batch's
+bytes; of a single event it leaves most. So it is used towards another machine, for bodies of some size.
 """
 
 import asyncio

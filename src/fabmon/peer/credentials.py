@@ -2,17 +2,15 @@
 
 import ssl
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
-from fabmon.clock import monotonic
 from fabmon.errors import SettingsError
 from fabmon.logs import Log
 from fabmon.peer.tls import client_context
 from fabmon.settings import CentralSettings, SidecarSettings
+from fabmon.watch import Watch
 
 log = Log("fabmon.peer")
-
-LOOK_SECONDS: Final = 1.0
 
 
 class Credentials:
@@ -21,26 +19,20 @@ class Credentials:
     def __init__(
         self, token: str = "", token_file: str = "", *, ca: str = "", certificate: str = "", key: str = ""
     ) -> None:
-        """*token* is that of *token_file* where that is given. Raises SettingsError that names the file."""
-        self._token = token
+        """*token* counts where there is no *token_file*. Raises SettingsError that names the file."""
+        self._watch = Watch([token_file, ca, certificate, key])
         self._token_file = token_file
+        self._token = read_token_file(token_file) if token_file else token
         self._tls_files = (ca, certificate, key)
         self._tls = self._context()
-        self._seen = self._state()
-        self._look_at = monotonic() + LOOK_SECONDS
 
     def current(self) -> tuple[dict[str, str], ssl.SSLContext | Literal[True]]:
         """The headers and the TLS context for a call that begins now; True stands for the system's authorities."""
-        if monotonic() >= self._look_at:
-            self._look()
+        if self._watch.changed():
+            self._read_again()
         return ({"authorization": f"Bearer {self._token}"} if self._token else {}), self._tls
 
-    def _look(self) -> None:
-        self._look_at = monotonic() + LOOK_SECONDS
-        state = self._state()
-        if state == self._seen:
-            return
-        self._seen = state
+    def _read_again(self) -> None:
         try:
             token = read_token_file(self._token_file) if self._token_file else self._token
             tls = self._context()
@@ -52,9 +44,6 @@ class Credentials:
 
     def _context(self) -> ssl.SSLContext | Literal[True]:
         return client_context(*self._tls_files) if any(self._tls_files) else True
-
-    def _state(self) -> list[tuple[int, int, int] | None]:
-        return [_state(Path(path)) for path in (self._token_file, *self._tls_files) if path]
 
 
 def credentials_of(settings: SidecarSettings | CentralSettings) -> Credentials:
@@ -71,11 +60,3 @@ def read_token_file(path: str) -> str:
     if not token:
         raise SettingsError(f"FABMON_TOKEN_FILE: {path!r} is empty")
     return token
-
-
-def _state(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -16,10 +16,10 @@ from fabmon.peer.client import Peer, open_peer
 from fabmon.peer.credentials import Credentials
 from fabmon.roles.sites import Site, read_sites
 from fabmon.settings import CentralSettings
+from fabmon.watch import LOOK_SECONDS, Watch
 
 log = Log("fabmon.central")
 
-LOOK_SECONDS: Final = 1.0
 # No question lasts longer: the most that `deadline=` allows.
 GRACE_SECONDS: Final = 60.0
 
@@ -31,11 +31,11 @@ async def open_sites(settings: CentralSettings) -> AsyncIterator[Mapping[str, Pe
     opened: dict[str, tuple[Site, AsyncExitStack]] = {}
     path = Path(settings.sites) if settings.sites.endswith(".toml") else None
     try:
-        seen = _state(path)
+        watch = Watch([path] if path else [])
         await _change(read_sites(settings.sites), settings, peers, opened)
         async with asyncio.TaskGroup() as tasks:
             watching = [
-                tasks.create_task(_watch(path, seen, settings, peers, opened, tasks), name="sites-watch")
+                tasks.create_task(_watch(path, watch, settings, peers, opened, tasks), name="sites-watch")
                 for path in ([path] if path else [])
             ]
             yield peers
@@ -48,7 +48,7 @@ async def open_sites(settings: CentralSettings) -> AsyncIterator[Mapping[str, Pe
 
 async def _watch(
     path: Path,
-    seen: object,
+    watch: Watch,
     settings: CentralSettings,
     peers: dict[str, Peer],
     opened: dict[str, tuple[Site, AsyncExitStack]],
@@ -58,9 +58,8 @@ async def _watch(
     try:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if (state := _state(path)) == seen:
+            if not watch.changed():
                 continue
-            seen = state
             try:
                 gone = await _change(read_sites(settings.sites), settings, peers, opened)
             except SettingsError as error:
@@ -116,11 +115,3 @@ def _peer(site: Site, settings: CentralSettings) -> AbstractAsyncContextManager[
     token, file = (site.token, site.token_file) if site.token else (settings.token, settings.token_file)
     credentials = Credentials(token, file, ca=site.ca or settings.ca, certificate=certificate, key=key)
     return open_peer(site.url, credentials, site.deadline)
-
-
-def _state(path: Path | None) -> object:
-    try:
-        found = path.stat() if path else None
-    except OSError:
-        return None
-    return (found.st_mtime_ns, found.st_size, found.st_ino) if found else None

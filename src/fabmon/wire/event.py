@@ -1,7 +1,7 @@
 """An event, and the rules that it must keep.
 
 `read_event` and `read_batch` are the only way from bytes to events: every role judges by the same rules. The limits are
-those of the contract; each broken rule has a stable code, listed in docs/problems.md.
+those of docs/api.md; each broken rule has a stable code, listed in docs/problems.md.
 """
 
 import re

@@ -67,7 +67,7 @@ class RunState(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 def positions_of(events: Iterable[Event]) -> list[str]:
-    """Each event's place in the order of contract section 3, as text that sorts (in bytes) like it.
+    """Each event's place in the order of its run's events, as text that sorts (in bytes) like it.
 
     Microseconds since the year 1, the rank, the key in hexadecimal: all of fixed width.
     """
