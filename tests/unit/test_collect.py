@@ -122,6 +122,28 @@ async def test_nothing_but_plain_files_of_its_own_is_touched(
     assert elsewhere.exists()
 
 
+SPOILED = [
+    "{}",
+    "[]",
+    "x",
+    '{"site_id":1}',
+    '{"site_id":1,"app":{},"entity":"x"}',
+    '{"site_id":1,"app":{},"entity":{}}',
+]
+TOO_DEEP = '{"site_id":1,"app":' + 700 * "[" + 700 * "]" + ',"entity":{"id":1}}'
+
+
+@pytest.mark.parametrize("mark", [*SPOILED, TOO_DEEP])
+async def test_a_mark_that_is_none_goes_and_harms_no_neighbour(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "abc-1.run").write_text(mark + "\n")
+    good = event_bytes()
+    keep(tmp_path, "abc-2", [good])
+    taker = Taker()
+    async with collect([tmp_path], ["abc"], taker, "fab1"):
+        await eventually_async(lambda: not names(tmp_path))
+    assert taker.lines == [good]
+
+
 async def test_what_a_writer_was_killed_over_goes_after_a_while(tmp_path: Path) -> None:
     for name, moment in (("abc-1.new", 1.0), ("abc-2.run.new", 1.0), ("abc-3.new", time.time()), ("abc.new", 1.0)):
         (tmp_path / name).write_bytes(b'{"torn')

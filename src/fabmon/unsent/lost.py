@@ -38,17 +38,21 @@ def settle(directory: Path, address: str) -> None:
 
 def _settle(mark: int, path: Path) -> None:
     whole = os.pread(mark, FILE_LIMIT_BYTES, 0).rpartition(b"\n")[0]  # a torn line is none
-    started = decode_object(whole.partition(b"\n")[0])
-    if started is None:
+    try:
+        lost = lost_event(decode_object(whole.partition(b"\n")[0]) or {})
+    except (KeyError, TypeError, ValueError, RecursionError):  # no start of a run: anything may be written here
         path.unlink()
         return
     os.ftruncate(mark, len(whole) + 1)
-    os.pwrite(mark, lost_event(started) + b"\n", len(whole) + 1)
+    os.pwrite(mark, lost + b"\n", len(whole) + 1)
     path.rename(path.with_suffix(".jsonl"))
 
 
 def lost_event(started: dict[str, Any]) -> bytes:
-    """The event that says so of the run that *started* began. Its key is the same whoever finds out."""
+    """The event that says so of the run that *started* began. Its key is the same whoever finds out.
+
+    Raises KeyError, TypeError, ValueError or RecursionError when *started* is none.
+    """
     event = event_of(started["site_id"], started["app"], started["entity"], "metric", at(), "running", {}, {LOST: WHY})
     event["idempotency_key"] = id_of_name(f"lost {started['entity']['id']}")
     return encode(event)
