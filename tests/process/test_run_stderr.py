@@ -124,3 +124,25 @@ def test_nobody_reads_and_the_program_ends_as_without_us(sidecar: Sidecar, envir
         assert time.monotonic() - begun < 3
         assert running.stderr is not None
         assert len(running.stderr.read()) == 100_000
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "2>/dev/full", "0<&- 1>&- 2>&-"])
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("exit 0", 0),
+        ("echo a >&2; sleep 0.05; echo b >&2; exit 3", 3),
+        # what is closed is closed for the program, too, and none of ours is there instead
+        ('for n in 0 1 2; do [ ! -p /dev/fd/$n ] || exit 9; done; [ "$FABMON_EVENTS_FD" -gt 2 ] || exit 8', 0),
+        (None, 127),
+    ],
+)
+def test_streams_that_are_closed_or_full_change_nothing(
+    sidecar: Sidecar, environment: dict[str, str], closed: str, script: str | None, code: int
+) -> None:
+    command = ["/nonexistent"] if script is None else ["sh", "-c", script]
+    line = [*FABMON_RUN, "--app", "x", "--url", sidecar.url, "--", *command]
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *line]
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    assert subprocess.run(shell, env=environment, timeout=20, check=False, **streams).returncode == code  # type: ignore[call-overload]
+    assert sidecar.expect(2)[-1]["event"]["status"] == ("failed" if code else "succeeded")

@@ -11,7 +11,6 @@ def main() -> None:
         from fabmon.cli.run import run
 
         code = run(sys.argv[2:])
-        sys.stderr.flush()
         os._exit(code)  # all is done and kept; to take the interpreter down would be a sixth of an empty program's time
 
     from fabmon.cli.app import app_for

@@ -43,6 +43,7 @@ ARGUMENTS_LIMIT_CHARACTERS: Final = 8_000
 
 def run(arguments: list[str]) -> int:
     """Run the command that *arguments* (those behind `fabmon run`) name; the exit code for this process."""
+    _reserve_standard_streams()
     try:
         options = read_options(arguments)
         address = read_address(options.url)
@@ -83,14 +84,13 @@ def run(arguments: list[str]) -> int:
             ending["stderr_tail"] = last_words
         if not_understood := report.last_words():
             ending["event_lines_not_understood"] = not_understood
-        if end.error is not None:
-            _say(end.error)
         metrics = {"duration_s": duration_s, "exit_code": exit_code, **end.usage.metrics()}
         trouble = report.ended(event(kind, plain.at(), status, metrics, ending))
     except Exception as error:  # noqa: BLE001  (a defect of ours must not change what the program's end was)
         trouble = f"this job's report failed: {type(error).__name__}: {error}"
-    if trouble is not None:
-        _say(trouble)
+    for words in (end.error, trouble):  # last: who reads our stderr may be slow
+        if words is not None:
+            _say(words)
     return exit_code
 
 
@@ -106,8 +106,24 @@ def outcome(end: End) -> tuple[str, str]:
 
 
 def _say(text: str, code: int = 0) -> int:
-    sys.stderr.write(f"fabmon run: {text}\n")
+    try:
+        sys.stderr.write(f"fabmon run: {text}\n")
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):  # closed, full or read by nobody: no reason for another exit code
+        pass
     return code
+
+
+def _reserve_standard_streams() -> None:
+    """What we open must not become the program's stdin, stdout or stderr. One that is closed stays so for the program."""
+    if sys.platform == "win32":
+        return
+    try:
+        while (free := os.open(os.devnull, os.O_RDWR)) <= 2:  # closed again by exec
+            pass
+        os.close(free)
+    except OSError:  # a root without /dev: then without
+        pass
 
 
 def _entity(options: Options) -> dict[str, Any]:
