@@ -1,5 +1,6 @@
 """The sidecar and the files that jobs have left: which it takes, which not, and what it does when it cannot deliver."""
 
+import asyncio
 import os
 import sys
 import time
@@ -159,3 +160,19 @@ async def test_two_sidecars_do_not_take_the_same_file(tmp_path: Path) -> None:
         assert len(next(found).lines) == 1
         with files.claims(tmp_path, "abc") as again:
             assert list(again) == []
+
+
+async def test_it_stops_also_when_it_cannot_give_a_file_back(tmp_path: Path) -> None:
+    keep(tmp_path, "abc-1", [event_bytes()])
+    asked = asyncio.Event()
+
+    async def never(_: Batch) -> Receipt:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with asyncio.timeout(5), collect([tmp_path], ["abc"], never, None):
+        await asked.wait()
+        (taken,) = tmp_path.iterdir()
+        taken.with_suffix("").mkdir()  # in the way of its old name
+    assert taken.exists()

@@ -6,7 +6,7 @@ The events are judged and handed on as if they had come by HTTP, except that nob
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
@@ -60,7 +60,8 @@ async def _collect(directory: Path, address: str, sink: Sink, site_id: str | Non
             try:
                 taken, refused = await _hand_over(claimed.lines, sink, site_id)
             except BaseException:
-                files.release(claimed)
+                with suppress(OSError):  # would hide that we are cancelled
+                    files.release(claimed)
                 raise
             await _in_thread(claimed.path.unlink, missing_ok=True)
             log.info("unsent.delivered", file=claimed.path.name, events=taken)
