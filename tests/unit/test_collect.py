@@ -14,6 +14,7 @@ from fabmon.relay import collect as module
 from fabmon.relay.collect import collect
 from fabmon.unsent import files
 from fabmon.unsent.files import keep
+from fabmon.unsent.locks import open_plain
 from fabmon.wire.event import Batch, Receipt
 from tests.fixtures.roles import eventually_async
 from tests.make import event_bytes
@@ -176,3 +177,20 @@ async def test_it_stops_also_when_it_cannot_give_a_file_back(tmp_path: Path) -> 
         (taken,) = tmp_path.iterdir()
         taken.with_suffix("").mkdir()  # in the way of its old name
     assert taken.exists()
+
+
+@pytest.mark.parametrize("make", [link, a_pipe])
+async def test_nothing_but_a_plain_file_is_written(tmp_path: Path, make: Callable[[Path, Path], None]) -> None:
+    elsewhere = tmp_path / "secret"
+    elsewhere.write_bytes(b"kept")
+    make(tmp_path / "abc-1.new", elsewhere)
+    with pytest.raises(OSError, match=r"abc-1\.new"):
+        keep(tmp_path, "abc-1", [event_bytes()])
+    assert elsewhere.read_bytes() == b"kept"
+
+
+@pytest.mark.timeout(5)
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """One that took a plain file's place just before it was opened."""
+    os.mkfifo(tmp_path / "pipe")
+    os.close(open_plain(tmp_path / "pipe", os.O_RDONLY))

@@ -72,7 +72,7 @@ def keep(directory: Path, name: str, lines: Sequence[bytes]) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     _make_room(directory, sum(map(len, lines)) + len(lines))
     unfinished = directory / f"{name}.new"
-    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    with open(open_plain(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
         file.writelines(line + b"\n" for line in lines)
         file.flush()
         os.fsync(file.fileno())

@@ -28,5 +28,6 @@ def unlock(descriptor: int) -> None:
 
 
 def open_plain(path: str | os.PathLike[str], flags: int) -> int:
-    """Open *path*, which is no link. Raises OSError."""
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), 0o600)
+    """Open *path*, which is no link; a named pipe in its place is not waited for. Raises OSError."""
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    return os.open(path, flags, 0o600)
