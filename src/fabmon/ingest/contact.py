@@ -50,6 +50,10 @@ class Contacts:
         """
         if id not in self._heard and len(self._heard) >= _MOST_WAITING:
             raise Overloaded(f"{_MOST_WAITING} sidecars were heard in a second")
+        self.put(id, at, contact)
+
+    def put(self, id: str, at: float, contact: Contact) -> None:
+        """As `heard`, without a bound: for our own word."""
         self._heard[id] = Heard(id, at, contact)
 
     def take(self) -> list[Heard]:
@@ -57,8 +61,11 @@ class Contacts:
         return taken
 
     def give_back(self, taken: Sequence[Heard]) -> None:
-        """What could not be written; newer words stay."""
-        self._heard = {heard.id: heard for heard in taken} | self._heard
+        """What could not be written; newer words stay, and the bound holds."""
+        for heard in taken:
+            if len(self._heard) >= _MOST_WAITING:
+                break
+            self._heard.setdefault(heard.id, heard)
 
 
 @asynccontextmanager
@@ -143,7 +150,7 @@ async def _flush_always(pool: Pool, schema: Schema, contacts: Contacts, spool: S
         await asyncio.sleep(_FLUSH_SECONDS)
         if spool.pending or told_pending:
             told_pending = bool(spool.pending)
-            contacts.heard(spool.id, monotonic(), _own_word(spool, site_id))
+            contacts.put(spool.id, monotonic(), _own_word(spool, site_id))
         taken = contacts.take()
         if not taken:
             continue
@@ -152,6 +159,7 @@ async def _flush_always(pool: Pool, schema: Schema, contacts: Contacts, spool: S
             await write_contacts(pool, taken)
         except StoreUnavailable:
             contacts.give_back(taken)
+            told_pending = True  # our own word may have found no room
 
 
 def _own_word(spool: Spool, site_id: str | None) -> Contact:
