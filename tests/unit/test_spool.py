@@ -57,6 +57,23 @@ async def test_acknowledged_events_do_not_come_again(tmp_path: Path) -> None:
         assert await contents(spool) == raws(1, 99)
 
 
+async def test_an_error_of_ours_while_reading_ahead_is_raised_by_the_next_read(tmp_path: Path) -> None:
+    class Unreadable(Disk):
+        def open_read(self, path: Path) -> BinaryIO:
+            if path == second:
+                raise RuntimeError("an error of ours")
+            return super().open_read(path)
+
+    second: Path | None = None
+    async with open_spool(tmp_path, Limits(LIMIT, segment_bytes=20), Unreadable()) as spool:
+        for n in range(2):
+            await spool.append(raws(2, 2 * n))
+        _, second = sorted(tmp_path.glob("*.segment"))
+        assert len(await spool.read(max_events=2)) == 2
+        with pytest.raises(RuntimeError, match="of ours"):
+            await spool.read(max_events=1)
+
+
 async def test_delivered_segments_are_deleted(tmp_path: Path) -> None:
     async with open_spool(tmp_path, Limits(LIMIT, segment_bytes=100)) as spool:
         for n in range(20):

@@ -6,7 +6,7 @@ cancelled. Events that wait while an fsync runs share the next one.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Lock
@@ -59,6 +59,7 @@ class Spool:
         self._waiting: list[tuple[Sequence[bytes], asyncio.Future[None]]] = []
         self._waiting_lock = Lock()
         self._grown = asyncio.Event()
+        self._ahead: Future[None] | None = None
 
     @property
     def directory(self) -> Path:
@@ -122,9 +123,12 @@ class Spool:
 
         Empty when nothing is pending that could be read. Raises SpoolFailed.
         """
+        ahead = self._ahead
         records = await self._on_thread(lambda: self._files.read(max_events, max_bytes))
+        if ahead is not None:
+            ahead.result()  # done, as it came first on the thread; raises what no disk explains
         if len(records) > 1:
-            self._thread.submit(self._files.read_ahead, max_events, max_bytes)
+            self._ahead = self._thread.submit(self._files.read_ahead, max_events, max_bytes)
         return records
 
     async def acknowledge(self, seq: int, letters: Sequence[Letter] = ()) -> None:
