@@ -1,7 +1,7 @@
 """From the store's change feed to the hub: one reader of the database per process, however many read the stream.
 
-Our own commits wake it at once; a slow poll finds those of other processes. It goes on from its last position, so an
-outage of the database delays events and loses none.
+Our own commits wake it at once, and LISTEN (wakeups.py) for those of other processes; a slow poll finds what that misses.
+It goes on from its last position, so an outage of the database delays events and loses none.
 """
 
 import asyncio
