@@ -194,3 +194,21 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     """One that took a plain file's place just before it was opened."""
     os.mkfifo(tmp_path / "pipe")
     os.close(open_plain(tmp_path / "pipe", os.O_RDONLY))
+
+
+def test_the_oldest_go_also_when_they_were_tried_but_not_while_they_are_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "FILES_LIMIT", 3)
+    for n in range(3):
+        keep(tmp_path, f"abc-{n}", [b"%d" % n])
+        os.utime(tmp_path / f"abc-{n}.jsonl", (n + 1, n + 1))
+    with files.claims(tmp_path, "abc") as found:
+        claimed = next(found)
+        for n in (3, 4):
+            keep(tmp_path, f"abc-{n}", [b"%d" % n])
+        assert claimed.path.exists()
+        assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"0\n", b"2\n", b"3\n", b"4\n"]
+        files.release(claimed)
+    keep(tmp_path, "abc-5", [b"5"])
+    assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"3\n", b"4\n", b"5\n"]

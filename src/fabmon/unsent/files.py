@@ -170,7 +170,6 @@ def _claim(directory: Path, address: str) -> Generator[Claimed, None, None]:
         if held is None:
             continue
         try:
-            os.utime(taken)
             with open(held, "rb", closefd=False) as file:
                 lines = file.read(FILE_LIMIT_BYTES).splitlines()
             yield Claimed(taken, lines)
@@ -201,10 +200,14 @@ def _hold(taken: Path, *, new: bool) -> int | None:
     except OSError:
         return None
     try:
-        ours = new or time.time() > os.fstat(held).st_mtime + CLAIM_SECONDS
-        with suppress(OSError):  # a file system without locks
-            ours = lock(held) if can_lock() else ours
+        by_lock, ours = can_lock(), new or time.time() > os.fstat(held).st_mtime + CLAIM_SECONDS
+        try:
+            ours = lock(held) if by_lock else ours
+        except OSError:  # a file system without locks
+            by_lock = False
         if ours and os.path.samestat(os.fstat(held), taken.lstat()) and is_trusted(os.fstat(held), taken.parent):
+            if not by_lock:
+                os.utime(taken)  # else its age stays: the oldest is the first to be sent, and to go
             return held
     except OSError:
         pass  # it has gone
@@ -213,7 +216,9 @@ def _hold(taken: Path, *, new: bool) -> int | None:
 
 
 def _make_room(directory: Path, needed_bytes: int) -> None:
-    found = [(path, _size_bytes(path)) for path in _oldest_first(directory, "*") if path.suffix != ".run"]
+    """What somebody holds is left alone: runs that go on, and what is being sent."""
+    others = (path for path in _oldest_first(directory, "*") if path.suffix not in (".run", ".taken"))
+    found = [(path, _size_bytes(path)) for path in others]
     total_bytes = sum(size for _, size in found)
     while found and (len(found) >= FILES_LIMIT or total_bytes + needed_bytes > BYTES_LIMIT):
         path, size = found.pop(0)
