@@ -204,11 +204,12 @@ def test_the_oldest_go_also_when_they_were_tried_but_not_while_they_are_sent(
         keep(tmp_path, f"abc-{n}", [b"%d" % n])
         os.utime(tmp_path / f"abc-{n}.jsonl", (n + 1, n + 1))
     with files.claims(tmp_path, "abc") as found:
+        files.release(next(found))
+    keep(tmp_path, "abc-3", [b"3"])
+    assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"1\n", b"2\n", b"3\n"]
+    with files.claims(tmp_path, "abc") as found:
         claimed = next(found)
-        for n in (3, 4):
+        for n in (4, 5):
             keep(tmp_path, f"abc-{n}", [b"%d" % n])
-        assert claimed.path.exists()
-        assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"0\n", b"2\n", b"3\n", b"4\n"]
-        files.release(claimed)
-    keep(tmp_path, "abc-5", [b"5"])
-    assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"3\n", b"4\n", b"5\n"]
+        assert claimed.path.read_bytes() == b"1\n"
+    assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"1\n", b"3\n", b"4\n", b"5\n"]
