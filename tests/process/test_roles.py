@@ -127,6 +127,7 @@ def test_kill_of_postgres_loses_no_acknowledged_event(make_role: StartRole) -> N
     local = make_role("local", FABMON_SITE_ID="fab1").start()  # the embedded server, with fsync on
     accepted: list[str] = []
     for _ in range(2):
+        eventually(lambda: local.get("/readyz").status == 200, 30)  # the one that was killed is started again
         with reporting(local) as these:
             more(these, 60)
             _kill_postmaster(local)
