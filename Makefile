@@ -55,7 +55,7 @@ build: $(INSTALLED) ## Make the sdist, and the wheel from it, in dist/
 sbom: build ## Write dist/fabmon.cdx.json: every package of an installation, with version and licence
 	tools/sbom.sh $(abspath $(BIN)/python) dist/fabmon.cdx.json
 
-audit: $(INSTALLED) ## Ask PyPI whether a pinned package has a known vulnerability; needs pypi.org
+audit: $(INSTALLED) ## Ask PyPI whether a pinned package has a known vulnerability; needs its service
 	$(PYTHON) -m venv dist/audit
 	dist/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
 	dist/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
