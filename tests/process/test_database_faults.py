@@ -3,12 +3,11 @@
 import os
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -66,13 +65,10 @@ def test_no_connection_left_is_survived(own_server: MakeServer, make_role: Start
     local = make_role("local", FABMON_DATABASE_URL=server.url, FABMON_SITE_ID="fab1").start()
     with reporting(local) as accepted:
         more(accepted, 50)
-        taken = [psycopg.connect(server.url, autocommit=True)]
-        taken[0].execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'fabmon'")
-        _take_all(server.url, taken)
-        eventually(lambda: local.get("/v1/healthz").json["spool_count"] > 20, 20)
-        more(accepted, 50)
-        for connection in taken:
-            connection.close()
+        with ExitStack() as taken:
+            _take_all(server.url, taken)
+            eventually(lambda: local.get("/v1/healthz").json["spool_count"] > 20, 20)
+            more(accepted, 50)
         eventually(lambda: local.get("/v1/healthz").json["spool_count"] == 0, 20)
         more(accepted, 50)
     drained(local)
@@ -146,16 +142,23 @@ def _fill(path: Path) -> None:
             file.write(b"x" * 65536)
 
 
-def _take_all(url: str, taken: list[psycopg.Connection[Any]]) -> None:
-    """Connect until the server takes no more, and take what becomes free."""
-    refused = 0
-    while refused < 20:
+def _take_all(url: str, taken: ExitStack) -> None:
+    """Take every connection of the server, also those that `local` has, and those that it gets again before we do."""
+    ours = taken.enter_context(psycopg.connect(url, autocommit=True, application_name="test"))
+
+    def theirs_are_ended_and_none_is_left() -> bool:
+        ended = ours.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where backend_type = 'client backend' and application_name <> 'test'"
+        ).fetchall()
         try:
-            taken.append(psycopg.connect(url))
+            while True:
+                taken.enter_context(psycopg.connect(url, application_name="test"))
         except psycopg.OperationalError as error:
             assert "too many clients" in str(error)
-            refused += 1
-            time.sleep(0.01)
+        return not ended
+
+    eventually(theirs_are_ended_and_none_is_left, 20)
 
 
 def _wait_for_lock(url: str) -> None:
