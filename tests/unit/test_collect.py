@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from fabmon.durable import open_plain
 from fabmon.errors import SpoolFull
 from fabmon.relay import collect as module
 from fabmon.relay.collect import collect
 from fabmon.unsent import files
 from fabmon.unsent.files import keep
-from fabmon.unsent.locks import open_plain
 from fabmon.wire.event import Batch, Receipt
 from tests.fixtures.roles import eventually_async
 from tests.make import event_bytes
@@ -179,14 +179,13 @@ async def test_it_stops_also_when_it_cannot_give_a_file_back(tmp_path: Path) -> 
     assert taken.exists()
 
 
-@pytest.mark.parametrize("make", [link, a_pipe])
-async def test_nothing_but_a_plain_file_is_written(tmp_path: Path, make: Callable[[Path, Path], None]) -> None:
+@pytest.mark.parametrize("make", [link, hard_link, a_pipe])
+async def test_nothing_but_a_file_of_our_own_is_written(tmp_path: Path, make: Callable[[Path, Path], None]) -> None:
     elsewhere = tmp_path / "secret"
     elsewhere.write_bytes(b"kept")
-    make(tmp_path / "abc-1.new", elsewhere)
-    with pytest.raises(OSError, match=r"abc-1\.new"):
-        keep(tmp_path, "abc-1", [event_bytes()])
-    assert elsewhere.read_bytes() == b"kept"
+    make(tmp_path / "abc-1.jsonl.new", elsewhere)
+    keep(tmp_path, "abc-1", [b"{}"])
+    assert (elsewhere.read_bytes(), (tmp_path / "abc-1.jsonl").read_bytes()) == (b"kept", b"{}\n")
 
 
 @pytest.mark.timeout(5)

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fabmon.clock import monotonic, now
+from fabmon.durable import lock_directory
 from fabmon.errors import SettingsError, StartError
 from fabmon.httpd.tokens import Token, hash_of, new_secret, read_tokens, write_tokens
 from fabmon.settings import SidecarSettings, load
-from fabmon.spool.durable import fsync_directory, lock_directory
 
 _LOCK_SECONDS: Final = 10.0
 
@@ -50,7 +50,6 @@ def new(
     )
     with _locked(path):
         write_tokens(path, [*_existing(path), made])
-        fsync_directory(path.parent)
     typer.echo(f"token {made.id} of {name} added to {path}; it is shown this once:", err=True)
     print(secret)
 
@@ -92,7 +91,6 @@ def revoke(
         if len(kept) == len(tokens):
             raise StartError(f"{path} holds no token {wanted!r}; `fabmon token list` shows them")
         write_tokens(path, kept)
-        fsync_directory(path.parent)
     print(f"revoked {len(tokens) - len(kept)} of {wanted}")
     if not kept:
         print(f"{path} holds no token any more: every request is refused")

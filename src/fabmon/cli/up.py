@@ -17,12 +17,12 @@ import typer
 
 from fabmon import logs
 from fabmon.clock import monotonic
+from fabmon.durable import lock_directory
 from fabmon.errors import PeerUnavailable, SettingsError, StartError
 from fabmon.logs import Log
 from fabmon.peer.client import Peer, open_peer
 from fabmon.run import first_cause
 from fabmon.settings import SidecarSettings, load, refuse_unknown_names
-from fabmon.spool.durable import lock_directory
 
 log = Log("fabmon.up")
 

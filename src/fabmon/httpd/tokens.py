@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Meta
 
 from fabmon.clock import now
+from fabmon.durable import fsync_directory
 from fabmon.errors import SettingsError
 from fabmon.wire.codec import encode
 from fabmon.wire.event import SITE_ID_PATTERN
@@ -102,6 +103,7 @@ def write_tokens(path: Path, tokens: Sequence[Token]) -> None:
                 os.fchown(file.fileno(), before.st_uid, before.st_gid)
                 os.fchmod(file.fileno(), 0o600 | before.st_mode & stat.S_IRGRP)
         temporary.replace(path)
+        fsync_directory(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

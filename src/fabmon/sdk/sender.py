@@ -12,11 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from fabmon.durable import lock, unlock
 from fabmon.sdk.address import read_address, unsent_place
 from fabmon.sdk.emitter import what_needs_a_person
 from fabmon.sdk.post import Post
 from fabmon.unsent import files
-from fabmon.unsent.locks import lock, unlock
 
 LINGER_SECONDS: Final = 1.0
 LOOK_EVERY_SECONDS: Final = 0.05

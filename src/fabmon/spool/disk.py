@@ -3,9 +3,11 @@
 Descriptors are plain numbers, writes are unbuffered: what one call promises is what the system call promises.
 """
 
+import errno
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,10 +15,12 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from fabmon.spool.durable import fsync_directory, wait_for_lock
+from fabmon.clock import monotonic
+from fabmon.durable import fsync_directory, lock
 
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 _MODE: Final = 0o600
+_LOCK_SECONDS: Final = 5.0
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -85,8 +89,12 @@ class Disk:
     @contextmanager
     def locked(self, path: Path) -> Iterator[None]:
         """Hold the lock file at *path* for a short while; waits a few seconds for who holds it."""
+        deadline = monotonic() + _LOCK_SECONDS
         with path.open("a+b") as file:
-            wait_for_lock(file)
+            while not lock(file.fileno()):
+                if monotonic() > deadline:
+                    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path))
+                time.sleep(0.02)
             yield
 
     def free_bytes(self, directory: Path) -> int:

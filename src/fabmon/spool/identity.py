@@ -3,8 +3,8 @@
 from pathlib import Path
 from uuid import UUID, uuid4
 
+from fabmon.durable import replace_durably
 from fabmon.logs import Log
-from fabmon.spool.durable import replace_durably
 from fabmon.spool.survey import ID
 
 log = Log("fabmon.spool")

@@ -12,11 +12,11 @@ from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
+from fabmon.durable import lock_directory
 from fabmon.errors import SpoolFull, StartError
 from fabmon.spool.books import Books
 from fabmon.spool.dead import Letter
 from fabmon.spool.disk import Disk
-from fabmon.spool.durable import lock_directory
 from fabmon.spool.files import SpoolFiles
 from fabmon.spool.frame import Record
 from fabmon.spool.identity import read_or_make_id

@@ -6,16 +6,16 @@ docs/decisions/0001-embedded-postgres.md.
 """
 
 import asyncio
-import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psycopg
 
 from fabmon.clock import monotonic
+from fabmon.durable import lock_directory
 from fabmon.errors import StartError
 from fabmon.logs import Log
 from fabmon.store.pool import closing
@@ -45,7 +45,11 @@ async def open_embedded(directory: Path, settings: Mapping[str, str] | None = No
             "There is no embedded PostgreSQL on Windows: set FABMON_DATABASE_URL to a PostgreSQL that you run"
         )
     server = Postmaster(directory, settings or {})
-    with _held(server.directory):
+    try:
+        ours_alone = lock_directory(server.directory)
+    except OSError as error:
+        raise StartError(f"lock the data directory: {error}") from error
+    with ours_alone:
         try:
             await server.prepare()
         except OSError as error:
@@ -61,31 +65,6 @@ async def open_embedded(directory: Path, settings: Mapping[str, str] | None = No
                     watcher.cancel()
         finally:
             await _stop(server)
-
-
-@contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """Ours alone until the end, or until this process dies: the system gives the lock back."""
-    import fcntl
-
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        file = (directory / "lock").open("a+")
-    except OSError as error:
-        raise StartError(f"lock the data directory: {error}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise StartError(
-                f"{directory} is in use by process {holder}: stop it, or choose another FABMON_DATA_DIR"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
 
 
 async def _start(server: Postmaster, watching: bool) -> None:

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from fabmon.durable import fsync_directory
 from fabmon.errors import StartError
 from fabmon.logs import Log
 from fabmon.store.account import choose_account, give, let_search, make_socket_directory, socket_path
@@ -148,11 +149,7 @@ class Postmaster:
             command.append("--no-sync")
         await self._run(command)
         new.rename(self.data)
-        handle = os.open(self.directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        fsync_directory(self.directory)
 
     def _has_lz4(self) -> bool:
         """Whether this build can compress its WAL with lz4; an unknown value would stop the start."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from uuid import uuid4
 
-from fabmon.unsent.locks import can_lock, lock, open_plain
+from fabmon.durable import can_lock, lock, open_plain, replace_durably
 from fabmon.unsent.lost import settle
 from fabmon.unsent.trust import FILE_LIMIT_BYTES, is_trusted
 
@@ -71,13 +71,7 @@ def keep(directory: Path, name: str, lines: Sequence[bytes]) -> None:
     """Write *lines* durably as the file *name*; the oldest files go when there are too many. Raises OSError."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     _make_room(directory, sum(map(len, lines)) + len(lines))
-    unfinished = directory / f"{name}.new"
-    with open(open_plain(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
-        file.writelines(line + b"\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(directory / f"{name}.jsonl")
-    _fsync_directory(directory)
+    replace_durably(directory / f"{name}.jsonl", b"".join(line + b"\n" for line in lines))
 
 
 def waiting(directory: Path, address: str) -> set[str]:
@@ -242,14 +236,3 @@ def _size_bytes(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _fsync_directory(directory: Path) -> None:
-    """Makes a new name durable. Windows cannot open a directory; there the file system's journal has to do."""
-    if os.name == "nt":
-        return
-    opened = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from fabmon.unsent.locks import can_lock, lock, open_plain
+from fabmon.durable import can_lock, lock, open_plain
 from fabmon.unsent.trust import FILE_LIMIT_BYTES, is_trusted
 from fabmon.wire.codec import decode_object
 from fabmon.wire.event import LOST

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
-from fabmon.unsent.locks import can_lock, lock, open_plain
+from fabmon.durable import can_lock, lock, open_plain
 
 
 class Mark:
