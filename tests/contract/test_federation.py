@@ -11,7 +11,7 @@ import pytest
 
 from tests.fixtures.roles import Service, StartRole, eventually, free_port
 from tests.fixtures.sse import open_stream
-from tests.fixtures.stubs import stubs
+from tests.fixtures.stubs import Trickled, stubs
 from tests.make import event_dict, life
 
 pytestmark = pytest.mark.one_lane
@@ -89,13 +89,15 @@ def test_missing_sites_are_listed_with_the_reason_and_nobody_waits_longer_than_t
 ) -> None:
     _, sites = fabs
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
-    answers = {
+    answers: dict[str, bytes | Trickled] = {
         "hangs": b"",
         "nonsense": head + b"content-length: 5\r\n\r\nhello",
         "another": head + b'content-length: 13\r\n\r\n{"items":"x"}',
         "rows": head + b'content-length: 24\r\n\r\n{"items":[{"job_id":1}]}',
         "endless": head + b"transfer-encoding: chunked\r\n\r\n" + b"5\r\n     \r\n" * 50,
         "fails": b"HTTP/1.1 503 x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
+        "trickles": Trickled(head + b"content-length: 1000\r\n\r\n", b" ", every_seconds=0.1),
+        "heads": Trickled(head, b"x", every_seconds=0.1),
         "moved": b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
     }
     expected = {
@@ -104,6 +106,8 @@ def test_missing_sites_are_listed_with_the_reason_and_nobody_waits_longer_than_t
         "another": "bad_answer",
         "rows": "bad_answer",
         "endless": "timeout",
+        "trickles": "timeout",
+        "heads": "timeout",
         "fails": "http_503",
         "moved": "http_302",
         "refuses": "refused",

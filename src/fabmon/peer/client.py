@@ -6,7 +6,7 @@ whole is refused, and no repetition of it would do better).
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
@@ -31,7 +31,7 @@ _ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
 # Of a refusal; what is longer says no more.
 _REFUSAL_LIMIT_BYTES: Final = 64 * 1024
 # The longest that a stream may say nothing: a live one sends a comment every 15 s.
-_SILENCE_SECONDS: Final = 30.0
+SILENCE_SECONDS: Final = 30.0
 # aiohttp rounds what is longer up to a whole second of its clock; a deadline is one.
 _ROUNDED_FROM_SECONDS: Final = 1e9
 _TRY_AGAIN: Final = frozenset({408, 425, 429})  # and all from 500 on
@@ -136,10 +136,10 @@ class Peer:
     ) -> tuple[int, str, AsyncGenerator[bytes]]:
         """Status, content type and the parts of an answer without a bound, as they come; of a refusal its first 64 KiB.
 
-        The deadline holds for the head and a refusal, and then for each part (30 s). Raises PeerUnavailable, also between
-        parts.
+        The deadline holds for the head and the first part, or the refusal; then each part may take 30 s. Raises
+        PeerUnavailable, also between parts.
         """
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=head_timeout_seconds, sock_read=_SILENCE_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=head_timeout_seconds, sock_read=SILENCE_SECONDS)
         carried = joined([request] if (request := current.get()) else [])
         mine, tls = self._credentials.current()
         opening = self._streams.get(
@@ -153,16 +153,19 @@ class Peer:
         try:
             async with asyncio.timeout(head_timeout_seconds):
                 response = await opening
-                refusal = await _beginning(response) if response.status != 200 else None
+                parts = self._parts(response)
+                first = await anext(parts, b"")
         except TimeoutError as error:
             raise PeerUnavailable(f"{self.url} gave no answer within {head_timeout_seconds:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise PeerUnavailable(f"{self.url}: {self._why(error)}") from error
-        parts = self._parts(response) if refusal is None else _only(refusal)
-        return response.status, response.headers.get("content-type", ""), parts
+        return response.status, response.headers.get("content-type", ""), _from_first(first, parts)
 
     async def _parts(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
         try:
+            if response.status != 200:
+                yield await _refusal(response)
+                return
             async for part in response.content.iter_any():
                 yield part
         except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
@@ -248,7 +251,7 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
-async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+async def _refusal(response: aiohttp.ClientResponse) -> bytes:
     try:
         return await response.content.readexactly(_REFUSAL_LIMIT_BYTES)
     except asyncio.IncompleteReadError as error:
@@ -257,8 +260,11 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
         response.close()
 
 
-async def _only(part: bytes) -> AsyncGenerator[bytes]:
-    yield part
+async def _from_first(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with aclosing(rest):
+        yield first
+        async for part in rest:
+            yield part
 
 
 def _rejections(items: Sequence[Any], count: int) -> list[Rejection]:

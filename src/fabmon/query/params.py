@@ -16,7 +16,7 @@ from fabmon.wire.event import SITE_ID_PATTERN, STATUSES
 from fabmon.wire.ids import read_uuid
 
 MOST_ROWS: Final = 10_000
-_FORMS: Final[dict[str, Literal["json", "csv", "ndjson"]]] = {
+FORMS: Final[dict[str, Literal["json", "csv", "ndjson"]]] = {
     "application/json": "json",
     "text/csv": "csv",
     "application/x-ndjson": "ndjson",
@@ -76,8 +76,8 @@ def _accepted(accept: str) -> list[tuple[float, int, Literal["json", "csv", "ndj
     for place, part in enumerate(accept.split(",")):
         kind, _, rest = part.partition(";")
         weight = re.search(r"\bq=([01](?:\.[0-9]{0,3})?)", rest)
-        if kind.strip() in _FORMS:
-            found.append((float(weight[1]) if weight else 1.0, -place, _FORMS[kind.strip()]))
+        if kind.strip() in FORMS:
+            found.append((float(weight[1]) if weight else 1.0, -place, FORMS[kind.strip()]))
     return found
 
 

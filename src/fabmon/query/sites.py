@@ -5,7 +5,7 @@ gives no answer in time is listed with the reason, and never delays the others p
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +21,7 @@ from fabmon.httpd.app import get, json_answer
 from fabmon.metrics import SITE_FAILURES, SITE_SECONDS
 from fabmon.peer.client import Answer, Peer
 from fabmon.query.merge import Part, merge_concatenated, merge_lists
-from fabmon.query.params import read_form
+from fabmon.query.params import FORMS, read_form
 from fabmon.wire.codec import decode_object
 from fabmon.wire.ids import read_sites_asked
 
@@ -157,39 +157,46 @@ async def _site_health(peer: Peer) -> dict[str, Any]:
 
 async def _ask(peer: Peer, site: str, path: str, asked: Asked) -> Answer:
     """The site's answer when it is one: JSON, or a refusal of the question itself; else SiteFailed."""
-
-    def failed(status: str, reason: object) -> SiteFailed:
-        SITE_FAILURES.labels(site, status).inc()
-        kind = SiteTooSlow if status == "timeout" else SiteFailed
-        return kind(f"site {site}: {reason}", status)
-
     try:
         with SITE_SECONDS.labels(site).time():
             answer = await peer.get(path, asked.rest, asked.deadline_seconds)
     except PeerUnavailable as error:
-        raise failed("timeout" if isinstance(error.__cause__, TimeoutError) else "refused", error) from error
-    if answer.status != 200 and (not 400 <= answer.status < 500 or answer.status in (401, 403, 429)):
-        raise failed(f"http_{answer.status}", f"{peer.url} answered {answer.status}")
-    if answer.content_type.partition(";")[0] not in ("application/json", "application/problem+json"):
-        raise failed("bad_answer", f"{peer.url} answered something else than JSON")
+        raise _unavailable(site, error) from error
+    _must_answer(site, peer, answer.status, answer.content_type, {"application/json"})
     return answer
+
+
+async def _exported(peer: Peer, site: str, path: str, asked: Asked, accept: str) -> Any:
+    """As it comes: the deadline holds for its beginning; how long the rest may take is the reader's to say."""
+    try:
+        status, kind, parts = await peer.stream(path, asked.rest, {"accept": accept or "*/*"}, asked.deadline_seconds)
+    except PeerUnavailable as error:
+        raise _unavailable(site, error) from error
+    _must_answer(site, peer, status, kind, FORMS.keys())
+    if status != 200:
+        return _passed_on(Answer(status, kind, b"".join([part async for part in parts])), site)
+    return Streamed(parts, kind)
+
+
+def _unavailable(site: str, error: PeerUnavailable) -> SiteFailed:
+    return _failed(site, "timeout" if isinstance(error.__cause__, TimeoutError) else "refused", str(error))
+
+
+def _must_answer(site: str, peer: Peer, status: int, content_type: str, wanted: Collection[str]) -> None:
+    """Raises SiteFailed, but not for a refusal of the question itself."""
+    if status != 200 and (not 400 <= status < 500 or status in (401, 403, 429)):
+        raise _failed(site, f"http_{status}", f"{peer.url} answered {status}")
+    if content_type.partition(";")[0] not in {*wanted, "application/problem+json"}:
+        raise _failed(site, "bad_answer", f"{peer.url} answered something else than {' or '.join(wanted)}")
+
+
+def _failed(site: str, status: str, reason: str) -> SiteFailed:
+    SITE_FAILURES.labels(site, status).inc()
+    return (SiteTooSlow if status == "timeout" else SiteFailed)(f"site {site}: {reason}", status)
 
 
 def _passed_on(answer: Answer, site: str) -> Response:
     return Response(answer.body, answer.status, {"x-fabmon-site": site}, answer.content_type)
-
-
-async def _exported(peer: Peer, site: str, path: str, asked: Asked, accept: str) -> Any:
-    try:
-        status, content_type, parts = await peer.stream(
-            path, asked.rest, {"accept": accept or "*/*"}, asked.deadline_seconds
-        )
-    except PeerUnavailable as error:
-        raise SiteFailed(f"site {site}: {error}") from error
-    if status != 200:
-        body = b"".join([part async for part in parts])
-        return Response(body, status, {"x-fabmon-site": site}, content_type)
-    return Streamed(parts, content_type)
 
 
 def _merged(body: dict[str, Any], parts: Mapping[str, Part], asked: Asked) -> Response:

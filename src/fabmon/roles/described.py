@@ -125,7 +125,9 @@ _SITE: Final = (
     Param("site", "A site, a comma list of sites, or `*`.", STRING, required=True),
     Param("require", "Whether all sites must answer.", one_of("any", "all")),
     Param(
-        "deadline", "How long a site may take, in seconds.", {"type": "number", "exclusiveMinimum": 0, "maximum": 60}
+        "deadline",
+        "How long a site may take, in seconds; of an export, to begin.",
+        {"type": "number", "exclusiveMinimum": 0, "maximum": 60},
     ),
 )
 

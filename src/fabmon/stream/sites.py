@@ -7,7 +7,7 @@ resumes all of them without gap or repeat.
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -20,7 +20,7 @@ from fabmon.errors import BadParameter, Overloaded, PeerUnavailable
 from fabmon.httpd.asked import read_once
 from fabmon.metrics import STREAM_READERS
 from fabmon.peer.backoff import full_jitter
-from fabmon.peer.client import Peer
+from fabmon.peer.client import SILENCE_SECONDS, Peer
 from fabmon.stream.hub import HEARTBEAT_SECONDS
 from fabmon.stream.sse import HEADERS, RETRY_MILLISECONDS, read_filter, say_head
 from fabmon.wire.codec import encode
@@ -159,32 +159,55 @@ async def _follow(
     while True:
         resume = [("last_event_id", place)] if place else []
         try:
-            status, _, parts = await peer.stream("/v1/stream", [*filters, *resume], {}, CONNECT_SECONDS)
-            if status != 200:
-                raise PeerUnavailable(f"{peer.url} answered {status}")
-            buffer = bytearray()
-            async with aclosing(parts):
-                async for part in parts:
-                    for block in _completed(buffer, part):
-                        if down:
-                            down = False
-                            await queue.put((site, None, _named("site_up", {"site": site})))
-                            delays = full_jitter(most_seconds=LONGEST_PAUSE_SECONDS)
-                        moved, data = _read(block)
-                        place = moved or place
-                        if place is not None and site not in places:
-                            places[site] = place
-                        await queue.put((site, moved, data))
-                        joined.set()
-                    if len(buffer) > _MOST_BLOCK_BYTES:
-                        raise PeerUnavailable(f"{peer.url} sends no end of an event")
-            raise PeerUnavailable(f"{peer.url} ended the stream")
+            async with aclosing(site_blocks(peer, [*filters, *resume])) as blocks:
+                async for block in blocks:
+                    if down:
+                        down = False
+                        await queue.put((site, None, _named("site_up", {"site": site})))
+                        delays = full_jitter(most_seconds=LONGEST_PAUSE_SECONDS)
+                    moved, data = _read(block)
+                    place = moved or place
+                    if place is not None and site not in places:
+                        places[site] = place
+                    await queue.put((site, moved, data))
+                    joined.set()
         except PeerUnavailable as error:
             joined.set()
             if not down:
                 down = True
                 await queue.put((site, None, _named("site_down", {"site": site, "error": str(error)})))
         await asyncio.sleep(next(delays))
+
+
+async def site_blocks(
+    peer: Peer, query: Sequence[tuple[str, str]], silence_seconds: float = SILENCE_SECONDS
+) -> AsyncGenerator[bytes]:
+    """The blocks of a site's stream as they come; raises PeerUnavailable when it ends, or brings no whole one in time.
+
+    Bytes that come say nothing of that: a site may send one a second and never end a line.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + CONNECT_SECONDS
+    status, _, parts = await peer.stream("/v1/stream", query, {}, CONNECT_SECONDS)
+    if status != 200:
+        raise PeerUnavailable(f"{peer.url} answered {status}")
+    buffer = bytearray()
+    async with aclosing(parts):
+        while True:
+            found: list[bytes] = []
+            try:
+                async with asyncio.timeout_at(deadline):
+                    while not found:
+                        if len(buffer) > _MOST_BLOCK_BYTES:
+                            raise PeerUnavailable(f"{peer.url} sends no end of an event")
+                        if not (part := await anext(parts, b"")):
+                            raise PeerUnavailable(f"{peer.url} ended the stream")
+                        found = _completed(buffer, part)
+            except TimeoutError:
+                raise PeerUnavailable(f"{peer.url} sent no whole event in time") from None
+            for block in found:
+                yield block
+            deadline = loop.time() + silence_seconds
 
 
 def _completed(buffer: bytearray, part: bytes) -> list[bytes]:
