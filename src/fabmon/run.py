@@ -14,7 +14,6 @@ import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from ipaddress import ip_address
 
 import uvicorn
 
@@ -23,7 +22,7 @@ from fabmon.httpd.limits import SWEEP_EVERY_TICKS, Limits, limited, sweep
 from fabmon.httpd.role import Role
 from fabmon.httpd.tls import renewed_context
 from fabmon.logs import Log
-from fabmon.settings import Settings
+from fabmon.settings import Settings, is_loopback
 
 log = Log("fabmon.run")
 
@@ -48,7 +47,7 @@ def run_role(opened: AbstractAsyncContextManager[Role], settings: Settings, port
 
 def refuse_open_doors(settings: Settings) -> None:
     """Beyond loopback anyone could write events and read jobs, unless tokens say who may."""
-    if settings.tokens_file or settings.allow_anonymous or _is_loopback(settings.host):
+    if settings.tokens_file or settings.allow_anonymous or is_loopback(settings.host):
         return
     raise SettingsError(
         f"FABMON_HOST: {settings.host} is reachable from other machines; "
@@ -105,7 +104,7 @@ async def _answer(role: Role, settings: Settings, tls: "_Tls | None", listener: 
     stop.server = _Server(config, role.stop_streams, renew)
     host, port = listener.getsockname()[:2]
     log.info("role.serving", url=f"{'https' if tls else 'http'}://{host}:{port}")
-    if tls is None and not _is_loopback(settings.host):
+    if tls is None and not is_loopback(settings.host):
         log.warning("role.plain_http", host=host, action="tokens and events cross the network readable; see --tls-cert")
     await stop.server.serve([listener])
 
@@ -232,15 +231,6 @@ def _connections(settings: Settings) -> int:
     if most < settings.max_connections:
         log.warning("role.few_files", max_connections=most, action=f"open files are limited to {soft} (ulimit -n)")
     return min(most, settings.max_connections)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

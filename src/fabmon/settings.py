@@ -6,6 +6,7 @@ the variable with `_FILE` behind it.
 """
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar, get_args, get_type_hints
 
@@ -271,3 +272,11 @@ def _probe(kind: type[Settings], name: str) -> Any:
 
 def _metas(hint: Any) -> list[Meta]:
     return [part for part in get_args(hint)[1:] if isinstance(part, Meta)]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host* is this machine, and nobody else reaches it there."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

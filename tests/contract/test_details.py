@@ -44,12 +44,7 @@ def test_a_job_with_its_events_and_subjobs(local: Service) -> None:
 def test_events_of_a_job_come_in_pages_in_the_order_of_their_meaning(local: Service) -> None:
     same = [event_dict(kind, run=RUN, at=5) for kind in ("canceled", "progress", "started", "metric", "error")]
     local.send(same + [event_dict("progress", run=RUN, at=n) for n in range(8)])
-    paged: list[dict[str, str]] = []
-    cursor = ""
-    while cursor is not None:
-        page = local.get(f"/v1/jobs/{RUN}/events?limit=2" + (f"&cursor={cursor}" if cursor else "")).json
-        paged += page["items"]
-        cursor = page["next_cursor"]
+    paged = local.all_items(f"/v1/jobs/{RUN}/events?limit=2")
     assert len({each["idempotency_key"] for each in paged}) == len(paged) == 13
     rank = {"started": 0, "progress": 1, "metric": 1}
     order = [(each["at"], rank.get(each["kind"], 2), each["idempotency_key"]) for each in paged]

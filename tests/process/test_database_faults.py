@@ -1,8 +1,5 @@
 """A database that refuses: its disk is full, it has no connection left, it breaks a deadlock. Nothing answered is lost."""
 
-import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +10,7 @@ import psycopg
 import pytest
 
 from fabmon.store.account import choose_account, give
+from tests.fixtures.disk import mounted_disk
 from tests.fixtures.reporting import drained, more, reporting, stored
 from tests.fixtures.roles import Service, StartRole, eventually
 from tests.fixtures.servers import OwnServer
@@ -25,15 +23,10 @@ MakeServer = Callable[..., OwnServer]
 @pytest.fixture
 def small_disk(data_dir: Path) -> Iterator[Path]:
     """24 MB, of which a database with the schema takes half."""
-    place = data_dir / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)]
-    if sys.platform == "win32" or os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a tmpfs can be mounted by root only")
-    (place / "tables").mkdir(mode=0o700)
-    give(place / "tables", choose_account(place / "tables"))
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with mounted_disk(data_dir / "disk", "24m") as place:
+        (place / "tables").mkdir(mode=0o700)
+        give(place / "tables", choose_account(place / "tables"))
+        yield place
 
 
 def test_a_full_disk_of_the_database_is_survived(

@@ -3,8 +3,6 @@
 import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,6 +15,7 @@ from fabmon.errors import SpoolFull
 from fabmon.spool import ages, writer
 from fabmon.spool.limits import Limits
 from fabmon.spool.spool import Spool, open_spool
+from tests.fixtures.disk import mounted_disk
 from tests.unit.test_spool import LIMIT, balanced, contents, raws
 
 V1 = Path(__file__).parents[1] / "fixtures" / "spool-v1"
@@ -178,13 +177,8 @@ async def test_any_bytes_in_the_directory_it_starts_and_delivers_what_is_whole(t
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if sys.platform == "win32" or os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a tmpfs can be mounted by root only; test_spool.py has the file-size limit")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with mounted_disk(tmp_path / "disk", "1m") as place:
+        yield place
 
 
 async def test_a_full_disk_is_survived_drained_and_used_again(small_disk: Path) -> None:

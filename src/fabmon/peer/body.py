@@ -6,11 +6,12 @@ bytes; of a single event it leaves most. So it is used towards another machine, 
 
 import asyncio
 import zlib
-from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
+
+from fabmon.settings import is_loopback
 
 _PACKED_FROM_BYTES: Final = 4096
 # Longer ones are packed beside the event loop; a batch of 4 MiB takes some 20 ms.
@@ -20,7 +21,7 @@ _GZIP: Final = 16 + zlib.MAX_WBITS
 
 def packs_towards(url: str, wanted: str) -> bool:
     """Whether bodies to *url* are packed, as *wanted*: `always`, `never`, or `auto`, to another machine."""
-    return wanted == "always" or (wanted == "auto" and not _is_here(urlsplit(url).hostname or ""))
+    return wanted == "always" or (wanted == "auto" and not is_loopback(urlsplit(url).hostname or ""))
 
 
 class Array(aiohttp.payload.Payload):
@@ -52,12 +53,3 @@ async def packed(events: bytes) -> bytes | None:
 def _pack(events: bytes) -> bytes:
     packer = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
     return b"".join((*map(packer.compress, (b"[", events, b"]")), packer.flush()))
-
-
-def _is_here(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
