@@ -9,10 +9,17 @@ import os
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.fixtures.lanes import LANES, TEST_URL
 
 pytest_plugins = ["tests.fixtures.database", "tests.fixtures.roles", "tests.fixtures.servers"]
+
+# A machine that others use, too, is slow at times; and what a fixture gives may serve all examples of a test.
+settings.register_profile(
+    "fabmon", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("fabmon")
 
 ALL_LANES = ("embedded", "timescale")
 

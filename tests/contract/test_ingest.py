@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fixtures.roles import Reply, Service
@@ -224,7 +224,7 @@ PATHS = [("site_id",), ("app",), ("app", "name"), ("entity",), ("entity", "id"),
          ("event", "metrics"), ("event", "metadata"), ("idempotency_key",), ("event", "status")]  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(path=st.sampled_from(PATHS), value=JSON, whole=JSON)
 def test_random_json_never_gets_a_5xx(local: Service, path: tuple[str, ...], value: Any, whole: Any) -> None:
     event = event_dict()

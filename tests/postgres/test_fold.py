@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabmon.store.events import write_events
@@ -71,9 +71,7 @@ def histories(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[list[dict[str
     return events, [arrivals[start::parts] for start in range(parts)]
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=60)
 @given(history=histories())
 async def test_any_order_grouping_and_repetition_from_two_writers_gives_the_reference_row(
     pool: Pool, history: tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]

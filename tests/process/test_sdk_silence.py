@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 from fabmon.clock import now
 from fabmon.sdk.address import read_address
 from fabmon.sdk.emitter import Emitter
-from fabmon.sdk.events import event_of
-from fabmon.wire.event import Entity
+from fabmon.sdk.events import Draft
+from fabmon.wire.event import Entity, Happening
 from fabmon.wire.ids import app_of
 from tests.fixtures.programs import clean_environment, python
 from tests.fixtures.roles import eventually
@@ -37,15 +38,38 @@ def test_what_piles_up_behind_a_silent_sidecar_goes_to_disk_before_it_has_timed_
 ) -> None:
     app = app_of("x")
     emitter = Emitter(read_address(silent.replace("http", scheme)), "test", {"FABMON_DATA_DIR": str(tmp_path)})
-    event = event_of("fab1", app, Entity("job", app.app_id), "progress", now())
+    draft = Draft("fab1", app, Entity("job", app.app_id), Happening("progress", now()))
     begun = time.monotonic()
     for _ in range(4000):
-        emitter.send(event)
+        emitter.send(draft)
     eventually(lambda: len(kept(tmp_path)) >= 2000, 5.0)
     took = time.monotonic() - begun
     assert emitter.close() is None
     assert took < 1.2  # it waits 1.5 s for an answer
     assert len(kept(tmp_path)) == 4000
+
+
+def test_an_end_in_the_middle_of_a_batch_leaves_each_event_once(tmp_path: Path) -> None:
+    app = app_of("x")
+    making, go_on = threading.Event(), threading.Event()
+
+    class Slow(Draft, frozen=True):
+        """Its first line takes until the program has ended; whoever asks again is not held up."""
+
+        def line(self) -> bytes:
+            if not making.is_set():
+                making.set()
+                go_on.wait(20)
+            return super().line()
+
+    with Sidecar().serving() as sidecar:
+        emitter = Emitter(read_address(sidecar.url), "test", {"FABMON_DATA_DIR": str(tmp_path)})
+        emitter.send(Slow("fab1", app, Entity("job", app.app_id), Happening("progress", now())))
+        assert making.wait(20)
+        assert emitter.close(None, 0.1) is None
+        go_on.set()
+        eventually(lambda: "fabmon-emitter" not in [thread.name for thread in threading.enumerate()])
+        assert len(kept(tmp_path)) + len(sidecar.events) == 1
 
 
 def test_a_burst_against_a_silent_sidecar_is_kept_whole_in_little_memory(silent: str, tmp_path: Path) -> None:

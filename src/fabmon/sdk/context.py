@@ -15,6 +15,7 @@ from contextlib import suppress
 from contextvars import ContextVar, Token
 from datetime import datetime, timedelta
 from functools import wraps
+from math import isfinite
 from types import TracebackType
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
@@ -24,9 +25,9 @@ from fabmon.sdk import own_usage, sigterm
 from fabmon.sdk.address import DEFAULT_SITE_ID
 from fabmon.sdk.emitter import FLUSH_SECONDS
 from fabmon.sdk.ending import Ending, ending_of, shown_error
-from fabmon.sdk.events import METRICS_LIMIT, metadata_of, new_key, numbers_of, text_of
+from fabmon.sdk.events import METRICS_LIMIT, Draft, metadata_of, new_key, numbers_of, text_of
 from fabmon.sdk.process import OUTLET, complain
-from fabmon.wire.event import App, Entity, Event, Happening, Kind, Status
+from fabmon.wire.event import App, Entity, Happening, Kind, Status
 from fabmon.wire.ids import app_of
 
 P = ParamSpec("P")
@@ -114,8 +115,9 @@ class Run:
                 {"progress": done} if total is None else {"progress_done": done, "progress_total": total}
             )
             if numbers.get("progress_total") and "progress_done" in numbers:
-                fraction, _ = numbers_of({"progress": numbers["progress_done"] / numbers["progress_total"]})
-                numbers |= fraction  # unless it is too large for a number
+                fraction = numbers["progress_done"] / numbers["progress_total"]
+                if isfinite(fraction):
+                    numbers["progress"] = fraction
             self._report("progress", numbers, _left_out(left_out))
 
     def metric(self, **values: float) -> None:
@@ -248,7 +250,10 @@ class Run:
             # Two events of the same microsecond, or of a clock that was set back, stay in the order of the calls.
             self._last_at = max(now(), self._last_at + _MICROSECOND)
             happening = Happening(kind, self._last_at, status, metrics, metadata)
-            OUTLET.send(Event(new_key(), self._site_id, self._app, self._entity, happening))
+            draft = Draft(self._site_id, self._app, self._entity, happening)
+            OUTLET.send(
+                draft.line() if metadata else draft
+            )  # metadata may be large, and its size is known as JSON only
 
 
 class _Quiet:

@@ -20,10 +20,9 @@ from typing import Final
 from fabmon.clock import monotonic
 from fabmon.errors import FabmonError, PeerRefused
 from fabmon.sdk.address import Address, unsent_place
+from fabmon.sdk.events import Draft
 from fabmon.sdk.post import Post
 from fabmon.unsent import files
-from fabmon.wire.codec import encode
-from fabmon.wire.event import Event
 
 QUEUE_LIMIT_EVENTS: Final = 20_000
 QUEUE_LIMIT_BYTES: Final = 16 * 1024 * 1024
@@ -51,10 +50,11 @@ class Emitter:
     """Sends the events of one process, or of one run of a program."""
 
     def __init__(self, address: Address, name: str, environment: Mapping[str, str] = os.environ) -> None:
-        self._changed = threading.Condition()  # its lock is reentrant: a signal handler may report, too
-        self._pending: deque[bytes] = deque()
+        self._lock = threading.RLock()  # a signal handler may report, too
+        self._changed = threading.Condition(self._lock)
+        self._pending: deque[bytes | Draft] = deque()
         self._pending_bytes = 0
-        self._in_flight: list[bytes] = []
+        self._in_flight: list[bytes | Draft] = []
         self._idle = self._closing = False
         self._dropped = 0
         self._disk = threading.Lock()
@@ -69,18 +69,15 @@ class Emitter:
         self._lost: str | None = None
         self._thread: threading.Thread | None = None
 
-    def send(self, event: Event) -> None:
-        """Take *event* for sending; one too many is dropped, and `trouble` says so."""
-        self.send_line(encode(event))
-
-    def send_line(self, line: bytes) -> None:
-        """Take an event that is JSON already."""
-        with self._changed:
-            if len(self._pending) >= QUEUE_LIMIT_EVENTS or self._pending_bytes + len(line) > QUEUE_LIMIT_BYTES:
+    def send(self, event: bytes | Draft) -> None:
+        """Take an event, as JSON or to be made into it, for sending; one too many is dropped, and `trouble` says so."""
+        size = _size(event)
+        with self._lock:
+            if len(self._pending) >= QUEUE_LIMIT_EVENTS or self._pending_bytes + size > QUEUE_LIMIT_BYTES:
                 self._dropped += 1
                 return
-            self._pending.append(line)
-            self._pending_bytes += len(line)
+            self._pending.append(event)
+            self._pending_bytes += size
             if self._idle and (len(self._pending) == 1 or self._too_much_waits()):
                 self._changed.notify()
         if self._closing:
@@ -93,7 +90,7 @@ class Emitter:
     def close(self, last: bytes | None = None, within_seconds: float = FLUSH_SECONDS) -> str | None:
         """Send what is left, or keep it on disk, and stop. The answer: see `trouble`."""
         if last is not None:
-            self.send_line(last)
+            self.send(last)
         with self._changed:
             self._leftovers_until = monotonic() + min(within_seconds, LEFTOVERS_SECONDS)
             self._closing = True
@@ -185,20 +182,27 @@ class Emitter:
         self._next_leftovers = monotonic() + LEFTOVERS_EVERY_SECONDS
 
     def _send_own(self) -> None:
-        while self._take():
-            self._lost = self._post.batch(self._in_flight) or self._lost
+        while lines := self._take():
+            self._lost = self._post.batch(lines) or self._lost
             self._in_flight = []
             self._relieve()
 
-    def _take(self) -> bool:
-        """The next batch, into `_in_flight`; False when nothing waits."""
+    def _take(self) -> list[bytes]:
+        """The next batch, which is in flight then; empty when nothing waits."""
+        taken: list[bytes | Draft] = []
         size = 0
         with self._changed:
-            while self._pending and len(self._in_flight) < BATCH_EVENTS and size < BATCH_BYTES:
-                self._in_flight.append(self._pending.popleft())
-                size += len(self._in_flight[-1])
+            while self._pending and len(taken) < BATCH_EVENTS and size < BATCH_BYTES:
+                taken.append(self._pending.popleft())
+                size += _size(taken[-1])
             self._pending_bytes -= size
-            return bool(self._in_flight)
+            self._in_flight = taken
+        lines = _lines(taken)  # without the lock, which the job's calls need
+        with self._changed:
+            if self._in_flight is not taken:  # `close` had no time left: they are on disk, under keys of their own
+                return []
+            self._in_flight = [*lines]
+        return lines
 
     def _go_on(self) -> bool:
         """Between two batches of leftovers."""
@@ -221,11 +225,12 @@ class Emitter:
         lines: list[bytes] = []
         try:
             with self._changed:
+                taken = [*self._in_flight, *self._pending] if in_flight else [*self._pending]
                 if in_flight:
-                    lines, self._in_flight = self._in_flight, []
-                lines = [*lines, *self._pending]
+                    self._in_flight = []
                 self._pending.clear()
                 self._pending_bytes = 0
+            lines = _lines(taken)
             self._shelf.add(lines)
         except OSError as error:
             self._lost = f"the sidecar is away, and events cannot be kept: {error}"
@@ -234,6 +239,14 @@ class Emitter:
                 self._pending_bytes += sum(map(len, lines))
         finally:
             self._disk.release()
+
+
+def _size(event: bytes | Draft) -> int:
+    return len(event) if isinstance(event, bytes) else event.about_bytes
+
+
+def _lines(events: list[bytes | Draft]) -> list[bytes]:
+    return [event if isinstance(event, bytes) else event.line() for event in events]
 
 
 def what_needs_a_person(error: Exception) -> str | None:

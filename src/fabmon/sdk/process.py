@@ -15,7 +15,7 @@ from uuid import uuid4
 from fabmon.errors import SettingsError
 from fabmon.sdk.address import DEFAULT_URL, read_address
 from fabmon.sdk.emitter import FLUSH_SECONDS, Emitter
-from fabmon.wire.event import Event
+from fabmon.sdk.events import Draft
 
 _BEHIND_ALL_OTHERS: Final = -100
 
@@ -32,7 +32,7 @@ class Outlet:
         self._emitter: Emitter | None = None
         self._broken = False
 
-    def send(self, event: Event) -> None:
+    def send(self, event: bytes | Draft) -> None:
         emitter = self._emitter or self._make()
         if emitter is not None:
             emitter.send(event)

@@ -95,7 +95,7 @@ class Report:
         from fabmon.sdk.emitter import Emitter
 
         self._emitter = Emitter(self._address, self._run_id)
-        self._emitter.send_line(self._started)
+        self._emitter.send(self._started)
         if self._pipe is not None:
             from fabmon.sdk.lines import Lines
 
@@ -106,7 +106,7 @@ class Report:
 
         event = self._event(said.kind, plain.at(), "running", said.metrics, said.metadata)
         if self._emitter is not None:
-            self._emitter.send_line(encode(event))
+            self._emitter.send(encode(event))
 
 
 def _ends_all() -> bool:
