@@ -7,6 +7,7 @@ The events are judged and handed on as if they had come by HTTP, except that nob
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
+from itertools import product
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
@@ -40,17 +41,16 @@ async def collect(
 
 
 async def _look(directories: Collection[Path], addresses: Collection[str], sink: Sink, site_id: str | None) -> None:
-    troubled: set[Path] = set()
+    troubled: set[tuple[Path, str]] = set()
     while True:
-        for directory in directories:
+        for place in product(directories, addresses):
             try:
-                for address in addresses:
-                    await _collect(directory, address, sink, site_id)
-                troubled.discard(directory)
+                await _collect(*place, sink, site_id)
+                troubled.discard(place)
             except (Unavailable, OSError) as error:
-                if directory not in troubled:
-                    log.warning("unsent.left", directory=str(directory), reason=str(error), action="trying again")
-                troubled.add(directory)
+                if place not in troubled:
+                    log.warning("unsent.left", directory=str(place[0]), reason=str(error), action="trying again")
+                troubled.add(place)
         await asyncio.sleep(LOOK_SECONDS)
 
 

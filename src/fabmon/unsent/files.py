@@ -83,9 +83,10 @@ def waiting(directory: Path, address: str) -> set[str]:
 
 @contextmanager
 def claims(directory: Path, address: str) -> Iterator[Iterator[Claimed]]:
-    """The files meant for *address*, oldest first, each renamed and locked so that nobody else takes it.
+    """The files meant for *address*, each renamed and locked so that nobody else takes it.
 
-    The caller unlinks it, or gives it back with `release`, before it goes on to the next.
+    Oldest first, and what was tried before behind what has come since. The caller unlinks each, or gives it back with
+    `release`, before it goes on to the next.
     """
     with closing(_claim(directory, address)) as found:  # now: an exception would hold on to it, and to its lock
         yield found
@@ -147,7 +148,7 @@ def tidy(directory: Path, address: str) -> None:
 
 def _claim(directory: Path, address: str) -> Generator[Claimed, None, None]:
     settle(directory, address)
-    for path in _oldest_first(directory, f"{address}-*"):
+    for path in sorted(directory.glob(f"{address}-*"), key=_tried_at):
         if path.suffix == ".new" and time.time() > _changed_at(path) + CLAIM_SECONDS and _is_ours(path):
             with suppress(OSError):
                 path.unlink()  # its writer was killed over it
@@ -200,8 +201,7 @@ def _hold(taken: Path, *, new: bool) -> int | None:
         except OSError:  # a file system without locks
             by_lock = False
         if ours and os.path.samestat(os.fstat(held), taken.lstat()) and is_trusted(os.fstat(held), taken.parent):
-            if not by_lock:
-                os.utime(taken)  # else its age stays: the oldest is the first to be sent, and to go
+            _note_try(held, taken, by_lock=by_lock)
             return held
     except OSError:
         pass  # it has gone
@@ -209,9 +209,20 @@ def _hold(taken: Path, *, new: bool) -> int | None:
     return None
 
 
+def _note_try(held: int, taken: Path, *, by_lock: bool) -> None:
+    """Its turn comes again behind the others': one that fails every time must not hold them up."""
+    if not by_lock:
+        os.utime(taken)  # also how long it is ours
+        return
+    with suppress(PermissionError):  # somebody else's, whom we may read
+        # Its age stays: when there are too many, the oldest go.
+        os.utime(held, ns=(time.time_ns(), os.fstat(held).st_mtime_ns))
+
+
 def _make_room(directory: Path, needed_bytes: int) -> None:
     """What somebody holds is left alone: runs that go on, and what is being sent."""
-    others = (path for path in _oldest_first(directory, "*") if path.suffix not in (".run", ".taken"))
+    oldest_first = sorted(directory.glob("*"), key=_changed_at)
+    others = (path for path in oldest_first if path.suffix not in (".run", ".taken"))
     found = [(path, _size_bytes(path)) for path in others]
     total_bytes = sum(size for _, size in found)
     while found and (len(found) >= FILES_LIMIT or total_bytes + needed_bytes > BYTES_LIMIT):
@@ -220,13 +231,17 @@ def _make_room(directory: Path, needed_bytes: int) -> None:
         total_bytes -= size
 
 
-def _oldest_first(directory: Path, pattern: str) -> list[Path]:
-    return sorted(directory.glob(pattern), key=_changed_at)
-
-
 def _changed_at(path: Path) -> float:
     try:
         return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _tried_at(path: Path) -> float:
+    """When it was tried last, or came."""
+    try:
+        return path.stat().st_atime
     except OSError:
         return 0.0
 
