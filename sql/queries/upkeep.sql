@@ -5,6 +5,11 @@ select pg_try_advisory_lock(hashtext('fabmon.upkeep')) as locked;
 -- name: unlock_upkeep
 select pg_advisory_unlock(hashtext('fabmon.upkeep'));
 
+-- name: read_storage
+-- How `event` is kept. The licence is null where TimescaleDB is not in the database.  out: hypertable bool, license text
+select relkind <> 'p' as hypertable, current_setting('timescaledb.license', true) as license
+from pg_class where oid = 'event'::regclass;
+
 -- name: drop_chunks
 -- in: days int
 select drop_chunks('event', older_than => now() - make_interval(days => %(days)s));

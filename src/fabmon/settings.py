@@ -135,8 +135,24 @@ class LocalSettings(SpoolSettings, frozen=True, kw_only=True):
     ] = 50_000
     event_retention_days: Annotated[int, Meta(ge=1, le=36_500, description="Days that an event is kept.")] = 30
     job_retention_days: Annotated[int, Meta(ge=1, le=36_500, description="Days that a job is kept.")] = 400
+    compress_after_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=36_500,
+            description="Events older than this many days are compressed, where TimescaleDB's licence allows it; the live"
+            " stream waits while a day is compressed. Below event_retention_days; 0: never.",
+        ),
+    ] = 0
     stream_max_readers: Annotated[int, Meta(ge=1, le=100_000, description="Most readers of /v1/stream.")] = 500
     stale_after_s: Annotated[Seconds, Meta(description="A running job that is silent for longer is stale.")] = 900.0
+
+    def __post_init__(self) -> None:
+        if self.compress_after_days >= self.event_retention_days:
+            raise SettingsError(
+                f"FABMON_COMPRESS_AFTER_DAYS: {self.compress_after_days} is not below FABMON_EVENT_RETENTION_DAYS"
+                f" ({self.event_retention_days}): events would be gone before they are compressed"
+            )
 
     @property
     def spool_path(self) -> Path:

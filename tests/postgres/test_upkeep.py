@@ -1,44 +1,17 @@
 """Retention by whole chunks or partitions, the same on TimescaleDB and plain PostgreSQL."""
 
 import asyncio
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 
 from fabmon.store.events import write_events
 from fabmon.store.pool import Pool
-from fabmon.store.schema import open_schema
-from fabmon.store.upkeep import keep_up
+from fabmon.store.upkeep import Periods, keep_up
 from tests.make import event
-
-TODAY = datetime.now(UTC).date()
+from tests.postgres.rows import TODAY, one, store_on
 
 
 async def round_of(pool: Pool, event_days: int = 30, job_days: int = 400) -> bool:
-    async with open_schema(pool) as schema:
-        await schema.check()
-        return await keep_up(pool, schema.timescaledb is not None, event_days, job_days)
-
-
-async def one(pool: Pool, text: str) -> object:
-    async with pool.connection() as connection:
-        row = await (await connection.execute(text.encode())).fetchone()
-    assert row is not None
-    return next(iter(row.values()))
-
-
-async def store_on(pool: Pool, day: date, count: int) -> None:
-    """Events as if they had been stored on *day*, with their keys."""
-    async with pool.connection() as connection:
-        await connection.execute("select make_event_partition(%s)", [day])
-        await connection.execute(
-            "insert into event (stored_at, idempotency_key, site_id, entity_type, entity_id, app_id, app_name, kind, at,"
-            " status, metrics, metadata) select %s::timestamptz + interval '1 hour', gen_random_uuid(), 'fab1', 'job',"
-            " gen_random_uuid(), gen_random_uuid(), 'old', 'started', now(), 'running', '{}', '{}'"
-            " from generate_series(1, %s)",
-            [day, count],
-        )
-        await connection.execute(
-            "insert into event_key select gen_random_uuid(), 'fab1', %s from generate_series(1, %s)", [day, count]
-        )
+    return await keep_up(pool, Periods(keep_events=event_days, keep_jobs=job_days))
 
 
 async def test_old_events_go_by_the_day_and_their_keys_follow(pool: Pool) -> None:
@@ -73,6 +46,18 @@ async def test_a_week_of_days_is_made_ahead_where_there_is_no_timescaledb(pool: 
         assert await one(pool, f"select to_regclass('event_{TODAY + timedelta(days=7):%Y%m%d}') is not null")
         await write_events(pool, [event()])
         assert await one(pool, "select count(*) from event_default") == 0
+
+
+async def test_a_database_that_got_timescaledb_later_keeps_its_partitions(pool: Pool) -> None:
+    async with pool.connection() as connection:
+        await connection.execute("create table plain (like event including all) partition by range (stored_at)")
+        await connection.execute("drop table event")
+        await connection.execute("alter table plain rename to event")
+        await connection.execute("create table event_default partition of event default")
+    await store_on(pool, TODAY - timedelta(days=60), 10)
+    assert await round_of(pool)
+    assert await one(pool, "select count(*) from event") == 0
+    assert await one(pool, f"select to_regclass('event_{TODAY + timedelta(days=7):%Y%m%d}') is not null")
 
 
 async def test_one_of_several_does_it(pool: Pool) -> None:

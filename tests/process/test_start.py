@@ -39,6 +39,7 @@ def test_a_wrong_setting_is_one_line_that_names_it_and_exit_2(tmp_path: Path) ->
         ("local", {"FABMON_POOL_MAX_SIZE": "many"}, "FABMON_POOL_MAX_SIZE"),
         ("local", {"FABMON_SITE_ID": "fab 1"}, "FABMON_SITE_ID"),
         ("local", {"FABMON_DATABASE_URL": "mysql://x"}, "FABMON_DATABASE_URL"),
+        ("local", {"FABMON_COMPRESS_AFTER_DAYS": "30"}, "FABMON_EVENT_RETENTION_DAYS"),
         ("sidecar", {"FABMON_SPOOL_MAX_BYTES": "1"}, "FABMON_SPOOL_MAX_BYTES"),
         ("sidecar", {"FABMON_LOCAL_URL": "localhost"}, "FABMON_LOCAL_URL"),
         ("sidecar", {"FABMON_SPOOL_DRI": "spool"}, "FABMON_SPOOL_DRI"),

@@ -42,7 +42,7 @@ from fabmon.store.events import write_events
 from fabmon.store.migrate import migrate
 from fabmon.store.pool import open_pool
 from fabmon.store.schema import Schema, open_schema
-from fabmon.store.upkeep import upkeep
+from fabmon.store.upkeep import Periods, upkeep
 from fabmon.stream.follow import follow
 from fabmon.stream.hub import Hub
 from fabmon.stream.sse import stream_routes
@@ -115,7 +115,7 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
             keep_contacts(pool, schema, contacts, spool, site_id),
             wake_one_another(url, pool, hub.wanted, commits),
             follow(pool, schema, hub, commits.wake),
-            upkeep(pool, schema, settings.event_retention_days, settings.job_retention_days),
+            upkeep(pool, schema, _periods(settings)),
             take_census(pool, schema, settings.stale_after_s),
         ):
             forwarded = forward(stored, spool, upstream, _COMMIT_TIMEOUT_SECONDS, Underway(), spool_when_busy=False)
@@ -168,6 +168,14 @@ async def _wait_for_database(schema: Schema, wait_seconds: float, upstream: Upst
                 upstream.failed(error)
                 return
         await asyncio.sleep(0.2)
+
+
+def _periods(settings: LocalSettings) -> Periods:
+    return Periods(
+        keep_events=settings.event_retention_days,
+        keep_jobs=settings.job_retention_days,
+        compress_events_after=settings.compress_after_days,
+    )
 
 
 def _deliver(sink: Sink) -> Deliver:

@@ -1,4 +1,4 @@
-"""What the database needs from time to time: days made ahead, old ones dropped, old jobs and keys removed.
+"""What the database needs from time to time: days made ahead, old ones dropped or compressed, old jobs and keys removed.
 
 One of several `local`s does it, whichever gets the advisory lock. Events go by whole chunks (TimescaleDB) or partitions,
 never row by row.
@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+import msgspec
 import psycopg
 
 from fabmon.errors import StoreUnavailable
 from fabmon.logs import Log
+from fabmon.store.compress import compress_events, may_compress
 from fabmon.store.named import query
 from fabmon.store.pool import Connection, Pool, translated
 from fabmon.store.schema import Schema
@@ -24,34 +26,45 @@ _AFTER_FAILURE_SECONDS: Final = 5.0
 _ROWS_AT_ONCE: Final = 5000
 
 
+class Periods(msgspec.Struct, frozen=True, kw_only=True):
+    """In days; 0 for compression: never."""
+
+    keep_events: int
+    keep_jobs: int
+    compress_events_after: int = 0
+
+
 @asynccontextmanager
-async def upkeep(pool: Pool, schema: Schema, event_days: int, job_days: int) -> AsyncIterator[None]:
+async def upkeep(pool: Pool, schema: Schema, periods: Periods) -> AsyncIterator[None]:
     """Do it at once and then hourly, as long as the context is open."""
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_run(pool, schema, event_days, job_days), name="upkeep")
+        task = tasks.create_task(_run(pool, schema, periods), name="upkeep")
         try:
             yield
         finally:
             task.cancel()
 
 
-async def keep_up(pool: Pool, timescaledb: bool, event_days: int, job_days: int) -> bool:
+async def keep_up(pool: Pool, periods: Periods) -> bool:
     """One round; False when another process is at it."""
     async with translated("upkeep"), pool.connection() as connection:
         row = await (await connection.execute(query("lock_upkeep"))).fetchone()
         if not (row and row["locked"]):
             return False
         try:
-            if timescaledb:
-                await connection.execute(query("drop_chunks"), {"days": event_days})
+            storage = await (await connection.execute(query("read_storage"))).fetchone()
+            if storage and storage["hypertable"]:
+                await connection.execute(query("drop_chunks"), {"days": periods.keep_events})
             else:
                 await connection.execute(query("make_partitions"))
-                await connection.execute(query("drop_partitions"), {"days": event_days})
-            await _remove(connection, "remove_keys", event_days)
-            await _remove(connection, "remove_jobs", job_days)
-            await _remove(connection, "remove_subjobs", job_days)
+                await connection.execute(query("drop_partitions"), {"days": periods.keep_events})
+            await _remove(connection, "remove_keys", periods.keep_events)
+            await _remove(connection, "remove_jobs", periods.keep_jobs)
+            await _remove(connection, "remove_subjobs", periods.keep_jobs)
             # One that was silent for so long holds back nothing that would still be kept.
-            await connection.execute(query("forget_sidecars"), {"days": event_days})
+            await connection.execute(query("forget_sidecars"), {"days": periods.keep_events})
+            if periods.compress_events_after:
+                await compress_events(connection, periods.compress_events_after)
         finally:
             await connection.execute(query("unlock_upkeep"))
     return True
@@ -67,11 +80,13 @@ async def _remove(connection: Connection, name: str, days: int) -> None:
         log.info("upkeep.removed", what=name, last_rows=removed)
 
 
-async def _run(pool: Pool, schema: Schema, event_days: int, job_days: int) -> None:
+async def _run(pool: Pool, schema: Schema, periods: Periods) -> None:
     while True:
         try:
             await schema.must_match()
-            await keep_up(pool, schema.timescaledb is not None, event_days, job_days)
+            if periods.compress_events_after and not await may_compress(pool):
+                periods = msgspec.structs.replace(periods, compress_events_after=0)
+            await keep_up(pool, periods)
             await asyncio.sleep(EVERY_SECONDS)
         except StoreUnavailable as error:
             log.warning("upkeep.waiting", reason=str(error), action="trying again")
