@@ -226,7 +226,7 @@ def _behind(selection: Selection) -> sql.Composable:
     assert selection.after is not None  # noqa: S101 - the caller asked
     column = _ordered_by(selection)
     sign = sql.SQL("<" if selection.descending else ">")
-    value = sql.SQL("%(after_value)s::") + sql.SQL(_type_of(selection.order))
+    value = _raw(f"%(after_value)s::{SORTABLE[selection.order]}")
     parts = {"column": column, "sign": sign, "value": value}
     if selection.order in NEVER_NULL:
         return sql.SQL("({column}, id) {sign} ({value}, %(after_id)s)").format(**parts)
@@ -235,10 +235,6 @@ def _behind(selection: Selection) -> sql.Composable:
         return sql.SQL("({} or {} is not null)").format(rest, column) if selection.descending else rest
     rest = sql.SQL("({column}, id) {sign} ({value}, %(after_id)s)").format(**parts)
     return rest if selection.descending else sql.SQL("({} or {} is null)").format(rest, column)
-
-
-def _type_of(column: str) -> Any:
-    return SORTABLE[column]
 
 
 def _raw(text: Any) -> sql.SQL:
