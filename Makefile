@@ -39,8 +39,8 @@ check: $(INSTALLED) ## Style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(INSTALLED) ## Measure against the limits: make bench, or make bench name=commit
-	tools/bench.sh $(BIN)/python $(name)
+bench: $(INSTALLED) ## Measure against the limits: make bench, make bench name=commit, make bench name=query size=10000000
+	tools/bench.sh $(BIN)/python $(name) $(size)
 
 timescale: ## Build and start a real TimescaleDB on loopback; prints its URL
 	@tools/timescale.sh

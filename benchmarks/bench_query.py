@@ -1,8 +1,10 @@
 """query: pages of a list over HTTP, at a million jobs, against the same SQL run bare by psycopg; and the CSV export.
 
-All questions are asked in turn by both sides, on connections that are kept; the first rounds warm up and are left out.
+All questions are asked in turn by both sides, on connections that are kept; the first rounds warm up and are left out. An
+argument is another number of jobs, 100,000 at least; its page is named after it.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -34,13 +36,13 @@ QUESTIONS = {
 }
 
 
-def main() -> None:
+def main(jobs: int) -> None:
     with (
         database() as url,
         role("local", FABMON_DATABASE_URL=url, FABMON_SITE_ID="fab1") as local,
         psycopg.connect(connection_string(url), autocommit=True, row_factory=dict_row) as bare,
     ):
-        fill(url, JOBS)
+        fill(url, jobs)
         http = HTTPConnection("127.0.0.1", local.port)
         lines, results = [], []
         asked = dict(QUESTIONS)
@@ -57,9 +59,9 @@ def main() -> None:
         (deep, _), (first, _) = taken["deep page"], taken["first page"]
         lines.append(f"deep page to first: p50 {median(deep) / median(first):.2f}")
         results.append(result("query_deep_to_first", percentile(deep, 0.95), percentile(first, 0.95), "ms p95"))
-        results.append(_export(local.port, bare, lines))
-    settings = f"{JOBS:,} jobs; {ROUNDS} rounds of each question after {WARM}; the deep page is page {DEEP_PAGE}."
-    finish(results, settings, "\n".join(lines))
+        results.append(_export(local.port, bare, jobs, lines))
+    settings = f"{jobs:,} jobs; {ROUNDS} rounds of each question after {WARM}; the deep page is page {DEEP_PAGE}."
+    finish(results, settings, "\n".join(lines), "query" if jobs == JOBS else f"query_{jobs}")
 
 
 def _in_turn(
@@ -84,6 +86,14 @@ def _get(http: HTTPConnection, question: str) -> bytes:
     return body
 
 
+def _lines(http: HTTPConnection, question: str) -> int:
+    """How many lines the answer has, without keeping them."""
+    http.request("GET", f"/v1/jobs?{question}")
+    response = http.getresponse()
+    assert response.status == 200
+    return sum(block.count(b"\n") for block in iter(partial(response.read, 1 << 20), b""))
+
+
 def _run(bare: psycopg.Connection[dict[str, Any]], question: str) -> object:
     """Every statement that the question takes: "contains" first finds the names that do (store/jobs.py)."""
     pairs = [(name, value) for name, _, value in (part.partition("=") for part in question.split("&"))]
@@ -103,26 +113,27 @@ def _cursor(http: HTTPConnection) -> str:
     for _ in range(DEEP_PAGE * 100 // 10_000):
         page = msgspec.json.decode(_get(http, "limit=10000" + (f"&cursor={cursor}" if cursor else "")))
         cursor = page["next_cursor"]
+        assert cursor, "too few jobs for a deep page"
     return cursor
 
 
-def _export(port: int, bare: psycopg.Connection[dict[str, Any]], lines: list[str]) -> Result:
+def _export(port: int, bare: psycopg.Connection[dict[str, Any]], jobs: int, lines: list[str]) -> Result:
     """All jobs as CSV, over HTTP and by COPY of the same columns."""
     rates: tuple[list[float], list[float]] = ([], [])
     text, _ = export_sql(Selection(entity_type="job"), "csv")
     for _ in range(3):
         begun = time.perf_counter()
-        assert _get(HTTPConnection("127.0.0.1", port), "format=csv").count(b"\n") == JOBS + 1
-        rates[0].append(JOBS / (time.perf_counter() - begun))
+        assert _lines(HTTPConnection("127.0.0.1", port), "format=csv") == jobs + 1
+        rates[0].append(jobs / (time.perf_counter() - begun))
         begun = time.perf_counter()
         with bare.cursor() as cursor, cursor.copy(text) as copy:
             size = sum(len(block) for block in copy)
-        rates[1].append(JOBS / (time.perf_counter() - begun))
-        assert size > JOBS
+        rates[1].append(jobs / (time.perf_counter() - begun))
+        assert size > jobs
     ours, limit = median(rates[0]), median(rates[1])
     lines.append(f"{'export':12} {ours:9,.0f} rows/s against {limit:9,.0f}")
     return result("export", ours, limit, "rows/s")
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else JOBS)

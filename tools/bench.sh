@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run one benchmark, or all: tools/bench.sh PYTHON [NAME]
+# Run one benchmark, or all: tools/bench.sh PYTHON [NAME [SIZE]]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$1
@@ -10,5 +10,5 @@ fi
 for file in benchmarks/bench_"${2:-*}".py; do
   name=$(basename "$file" .py)
   echo "== ${name#bench_}"
-  "$python" -m "benchmarks.$name"
+  "$python" -m "benchmarks.$name" "${@:3}"
 done
