@@ -292,7 +292,10 @@ def _metas(hint: Any) -> list[Meta]:
 
 def is_loopback(host: str) -> bool:
     """Whether *host* is this machine, and nobody else reaches it there."""
+    if host == "localhost":
+        return True
     try:
-        return host == "localhost" or ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
         return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -83,3 +83,14 @@ def test_a_table_says_what_it_lacks(local: Service, make_role: StartRole) -> Non
     assert "wafer-07" in fabmon("jobs", "--url", local.url, "--job", run, COLUMNS="100").stdout
     twice = fabmon("jobs", "--url", local.url, "--meta", "a=1", "--meta", "a=2")
     assert (twice.returncode, "--meta" in twice.stderr) == (1, True)
+
+
+def test_an_address_that_is_none_is_said_so_and_nothing_is_asked() -> None:
+    for url in ("ftp://a", "http://", "http://a b", "http://a:x", "file:///etc/passwd"):
+        done = fabmon("jobs", "--url", url)
+        assert (done.returncode, "is no URL" in done.stderr) == (2, True), url
+    away = fabmon("jobs", "--url", f"http://127.0.0.1:{free_port()}")
+    assert (away.returncode, "does not answer" in away.stderr) == (1, True)
+    with asked_server() as (url, asked):
+        fabmon("job", "a b/c?d", "--url", f"{url}/behind/")
+    assert asked[0].partition("?")[0] == "/behind/v1/jobs/a%20b%2Fc%3Fd"

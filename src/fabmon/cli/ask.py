@@ -5,11 +5,9 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from http.client import HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, Final
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlencode
-from urllib.request import Request, urlopen
+from urllib.parse import urlencode, urlsplit
 
 from rich.text import Text
 
@@ -36,27 +34,44 @@ def fetch(url: str, path: str, asked: Mapping[str, Any]) -> bytes:
 
 
 @contextmanager
-def ask(
-    url: str, path: str, asked: Mapping[str, Any], headers: Mapping[str, str] | None = None
-) -> Iterator[HTTPResponse]:
+def ask(url: str, path: str, asked: Mapping[str, Any]) -> Iterator[HTTPResponse]:
     """The answer as it comes; None values are not asked."""
     base = base_url(url)
-    if not base.startswith(("http://", "https://")):
-        raise SettingsError(f"--url: {base!r} is no URL, such as {DEFAULT_URL}")
     query = urlencode({name: value for name, value in asked.items() if value is not None})
-    # S310, here and below: the scheme was checked above.
-    request = Request(f"{base}{path}?{query}", headers={"accept": "application/json", **(headers or {})})  # noqa: S310
+    headers = {"accept": "application/json"}
     if token := _token():
-        request.add_header("authorization", f"Bearer {token}")
+        headers["authorization"] = f"Bearer {token}"
+    connection, prefix = _connection(base)
+    begun = False
     try:
-        with urlopen(request, timeout=_TIMEOUT_SECONDS, context=_tls()) as response:  # noqa: S310
+        connection.request("GET", f"{prefix}{path}?{query}", headers=headers)
+        with connection.getresponse() as response:
+            if response.status != 200:
+                problem = decode_object(response.read()) or {}
+                raise StartError(f"{response.status}: {problem.get('detail', response.reason)}")
+            begun = True
             yield response
-    except HTTPError as error:
-        problem = decode_object(error.read()) or {}
-        raise StartError(f"{error.code}: {problem.get('detail', error.reason)}") from None
-    except (URLError, OSError) as error:
-        tls = handshake_failure(error) if base.startswith("https") else ""
-        raise StartError(f"{base} does not answer: {tls or getattr(error, 'reason', None) or error}") from None
+    except (OSError, HTTPException) as error:
+        if begun and isinstance(error, BrokenPipeError):
+            raise  # not the API's: nobody reads our output any more
+        why = (handshake_failure(error) if base.startswith("https") else "") or str(error) or type(error).__name__
+        raise StartError(f"{base} {'broke off' if begun else 'does not answer'}: {why}") from None
+    finally:
+        connection.close()
+
+
+def _connection(base: str) -> tuple[HTTPConnection, str]:
+    """A connection that is not opened yet, and what the URL has behind the host."""
+    try:
+        parts = urlsplit(base)
+        if parts.scheme == "https" and parts.hostname:
+            tls = HTTPSConnection(parts.hostname, parts.port, timeout=_TIMEOUT_SECONDS, context=_tls())
+            return tls, parts.path
+        if parts.scheme == "http" and parts.hostname:
+            return HTTPConnection(parts.hostname, parts.port, timeout=_TIMEOUT_SECONDS), parts.path
+    except (ValueError, HTTPException):
+        pass  # said below
+    raise SettingsError(f"--url: {base!r} is no URL, such as {DEFAULT_URL}")
 
 
 def _token() -> str:

@@ -3,6 +3,7 @@
 import json
 import sys
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.console import Console
@@ -22,7 +23,7 @@ def job(
     as_json: Annotated[bool, typer.Option("--json", help="Job, events and subjobs as JSON.")] = False,
 ) -> None:
     """Show one job: what it is, what happened, its subjobs."""
-    path = f"/v1/jobs/{job_id}"
+    path = f"/v1/jobs/{quote(job_id, safe='')}"
     found = decode_object(fetch(url, path, {"site": site})) or {}
     events = (decode_object(fetch(url, path + "/events", {"site": site, "limit": 1000})) or {}).get("items", [])
     subjobs = (decode_object(fetch(url, path + "/subjobs", {"site": site, "limit": 1000})) or {}).get("items", [])

@@ -13,7 +13,6 @@ dict is asked for the hash, so the time that takes tells nothing about a token, 
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
@@ -28,6 +27,7 @@ from fabmon.httpd.problems import on_fabmon_error
 from fabmon.httpd.tokens import ScopeName, Token, read_tokens
 from fabmon.logs import Log
 from fabmon.metrics import REFUSED
+from fabmon.settings import is_loopback
 from fabmon.watch import Watch
 
 log = Log("fabmon.access")
@@ -167,14 +167,8 @@ def _bearer(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 def _is_from_here(scope: Scope) -> bool:
     client = scope.get("client")
-    if not client or any(name in _PROXIED for name, _ in scope["headers"]):
-        return False
-    try:
-        address = ip_address(client[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
+    is_here = client is not None and is_loopback(client[0])
+    return is_here and not any(name in _PROXIED for name, _ in scope["headers"])
 
 
 def _by_hash(tokens: Sequence[Token]) -> Mapping[bytes, tuple[bytes, Token]]:
