@@ -26,7 +26,8 @@ from fabmon.sdk.address import DEFAULT_SITE_ID
 from fabmon.sdk.emitter import FLUSH_SECONDS
 from fabmon.sdk.ending import Ending, ending_of, shown_error
 from fabmon.sdk.events import METRICS_LIMIT, Draft, metadata_of, new_key, numbers_of, text_of
-from fabmon.sdk.process import OUTLET, complain
+from fabmon.sdk.process import OUTLET
+from fabmon.sdk.quiet import QUIET
 from fabmon.wire.event import App, Entity, Happening, Kind, Status
 from fabmon.wire.ids import app_of
 
@@ -110,7 +111,7 @@ class Run:
 
     def progress(self, done: float, total: float | None = None) -> None:
         """How far it is: a fraction, or *done* of *total*."""
-        with _QUIET:
+        with QUIET:
             numbers, left_out = numbers_of(
                 {"progress": done} if total is None else {"progress_done": done, "progress_total": total}
             )
@@ -122,7 +123,7 @@ class Run:
 
     def metric(self, **values: float) -> None:
         """Figures by name; one that is no finite number is left out, and `metrics_left_out` says so."""
-        with _QUIET:
+        with QUIET:
             numbers, left_out = numbers_of(values)
             names = list(numbers)
             for start in range(0, len(names) or 1, METRICS_LIMIT):
@@ -131,23 +132,23 @@ class Run:
 
     def metadata(self, values: Mapping[str, object] | None = None, **more: object) -> None:
         """Facts about the run; a name that is given again replaces the older value."""
-        with _QUIET:
+        with QUIET:
             self._report("metric", {}, metadata_of({**(values or {}), **more}))
 
     def error(self, error: BaseException | str) -> None:
         """An error that the run survives: counted, shown as `survived_error`; the run goes on."""
-        with _QUIET:
+        with QUIET:
             self._report("error", {}, {"survived_error": shown_error(error)}, "running")
 
     def __enter__(self) -> "Run":
-        with _QUIET:
+        with QUIET:
             self._begin()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _QUIET:
+        with QUIET:
             self._end(ending_of(error))
         if self._token is not None:
             with suppress(ValueError):  # left in another context than entered, as a generator may
@@ -251,30 +252,8 @@ class Run:
             self._last_at = max(now(), self._last_at + _MICROSECOND)
             happening = Happening(kind, self._last_at, status, metrics, metadata)
             draft = Draft(self._site_id, self._app, self._entity, happening)
-            OUTLET.send(
-                draft.line() if metadata else draft
-            )  # metadata may be large, and its size is known as JSON only
-
-
-class _Quiet:
-    """A defect of ours is said once and harms nobody. (A class: a generator would cost three times as much.)"""
-
-    _said = False
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        if not _Quiet._said:
-            _Quiet._said = True
-            with suppress(Exception):
-                complain(f"a call failed and was left out: {type(error).__name__}: {error}")
-        return True
-
-
-_QUIET: Final = _Quiet()
+            # Metadata may be large, and its size is known as JSON only.
+            OUTLET.send(draft.line() if metadata else draft)
 
 
 def _left_out(names: list[str]) -> dict[str, Any]:
@@ -292,7 +271,7 @@ def _end_all(ending: Ending) -> None:
     """The process is about to be killed: end every open run, innermost first."""
     runs = [run for run in _OPEN.now() if isinstance(run, Run)]
     for run in sorted(runs, key=lambda run: -len(run._above)):
-        with _QUIET:
+        with QUIET:
             run._end(ending)
     OUTLET.close(1.0)
 
