@@ -18,11 +18,12 @@ from contextlib import AbstractAsyncContextManager
 import uvicorn
 
 from fabmon.errors import FabmonError, SettingsError, StartError
+from fabmon.hosts import is_loopback
 from fabmon.httpd.limits import SWEEP_EVERY_TICKS, Limits, limited, sweep
 from fabmon.httpd.role import Role
 from fabmon.httpd.tls import renewed_context
 from fabmon.logs import Log
-from fabmon.settings import Settings, is_loopback
+from fabmon.settings import Settings
 
 log = Log("fabmon.run")
 

@@ -6,7 +6,6 @@ the variable with `_FILE` behind it.
 """
 
 from collections.abc import Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar, get_args, get_type_hints
 
@@ -288,14 +287,3 @@ def _probe(kind: type[Settings], name: str) -> Any:
 
 def _metas(hint: Any) -> list[Meta]:
     return [part for part in get_args(hint)[1:] if isinstance(part, Meta)]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether *host* is this machine, and nobody else reaches it there."""
-    if host == "localhost":
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

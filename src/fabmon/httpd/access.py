@@ -21,13 +21,13 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fabmon.errors import FabmonError, Forbidden, SettingsError, TooManyFailures, Unauthorized
+from fabmon.hosts import is_loopback
 from fabmon.httpd.bound import allowed_sites
 from fabmon.httpd.failures import Failures
 from fabmon.httpd.problems import on_fabmon_error
 from fabmon.httpd.tokens import ScopeName, Token, read_tokens
 from fabmon.logs import Log
 from fabmon.metrics import REFUSED
-from fabmon.settings import is_loopback
 from fabmon.watch import Watch
 
 log = Log("fabmon.access")

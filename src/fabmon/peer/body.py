@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from fabmon.settings import is_loopback
+from fabmon.hosts import is_loopback
 
 _PACKED_FROM_BYTES: Final = 4096
 # Longer ones are packed beside the event loop; a batch of 4 MiB takes some 20 ms.
