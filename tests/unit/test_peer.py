@@ -59,7 +59,13 @@ async def test_a_batch_of_some_size_goes_as_gzip_where_that_is_wanted() -> None:
 
 
 def test_to_another_machine_batches_are_packed() -> None:
-    here = ("http://localhost:18000", "http://127.0.0.1:1", "http://[::1]:18000", "http://[::ffff:127.0.0.1]:1", "https://127.9.9.9")
+    here = (
+        "http://localhost:18000",
+        "http://127.0.0.1:1",
+        "http://[::1]:18000",
+        "http://[::ffff:127.0.0.1]:1",
+        "https://127.9.9.9",
+    )
     assert [packs_towards(url, "auto") for url in here] == [False] * 5
     assert packs_towards("http://site1:18000", "auto")
     assert packs_towards("http://192.0.2.7", "auto")
