@@ -214,6 +214,15 @@ async def test_nothing_but_a_file_of_our_own_is_written(tmp_path: Path, make: Ca
     assert (elsewhere.read_bytes(), (tmp_path / "abc-1.jsonl").read_bytes()) == (b"kept", b"{}\n")
 
 
+def test_what_cannot_be_removed_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "FILES_LIMIT", 2)
+    (tmp_path / "somebody's").mkdir()
+    os.utime(tmp_path / "somebody's", (1.0, 1.0))
+    for n in range(3):
+        keep(tmp_path, f"abc-{n}", [b"%d" % n])
+    assert "abc-2.jsonl" in names(tmp_path)
+
+
 @pytest.mark.timeout(5)
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     """One that took a plain file's place just before it was opened."""

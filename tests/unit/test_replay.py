@@ -184,3 +184,24 @@ async def test_a_wrong_setting_at_the_site_that_is_mended_costs_nothing(tmp_path
         it.site.behave = poison()
         await it.drained()
         assert (it.letters(), it.site.numbers) == ([], set(range(300)))
+
+
+@pytest.mark.parametrize("site_takes", [2000, 40], ids=["large events", "small bodies"])
+async def test_a_refused_backlog_of_which_little_goes_at_a_time_is_held_as_well(
+    tmp_path: Path, site_takes: int
+) -> None:
+    """Judged by as many as travel together, and not sent again and again."""
+    everything = poison(*range(150))
+
+    def behave(events: list[Event]) -> Answer:
+        return Answer(status=413, body=b"") if len(events) > site_takes else everything(events)
+
+    async with running(tmp_path, 0, behave) as it:
+        pad = b"x" * (60_000 if site_takes == 2000 else 10)
+        await it.spool.append([b'{"n":%d,"pad":"%b"}' % (number, pad) for number in range(150)])
+        await asyncio.sleep(1.0)
+        assert (it.upstream.pause, it.spool.pending, it.letters()) == ("held", 150, [])
+        assert len(it.site.batches) < 12
+        it.site.behave = poison()
+        await it.drained()
+        assert it.letters() == []

@@ -58,6 +58,7 @@ class _Replay:
         self._tries: dict[int, tuple[int, datetime]] = {}  # failed so far, by sequence: how often, first when
         self._held_since = float("inf")
         self._stuck = (0, 0.0)  # the event that alone is too large, and since when
+        self._too_few = (0, 0)  # the first of a batch that was too small to judge by, and its size
 
     async def run(self) -> None:
         while True:
@@ -68,6 +69,7 @@ class _Replay:
                 # Nothing to probe with (the spool could not take the event either): the next event is the probe.
                 self._upstream.held = ""
                 self._upstream.is_back()
+                await self._spool.tidy()
                 continue
             try:
                 await self._deliver_some()
@@ -96,7 +98,7 @@ class _Replay:
             return
         self._upstream.is_back()
         rejected = {why.index: why for why in sent.rejected}
-        if await self._to_be_held(len(records), rejected):
+        if await self._to_be_held(records, rejected):
             return
         await self._settle(records, rejected, sent.status)
         self._pace.delivered()
@@ -121,14 +123,18 @@ class _Replay:
         if letters:
             log.warning("replay.refused", events=len(letters), first_code=letters[0].code, action="dead letters")
 
-    async def _to_be_held(self, count: int, rejected: Mapping[int, Rejection]) -> bool:
+    async def _to_be_held(self, records: Sequence[Record], rejected: Mapping[int, Rejection]) -> bool:
         """Whether so many were refused that the fault may not be theirs; waits a while then."""
-        if 2 * len(rejected) > count and count < MANY_EVENTS <= self._spool.pending and not self._took_since_held():
-            self._pace.delivered()  # too few to judge by, and there are more
-            return True
-        if count < MANY_EVENTS or 2 * len(rejected) <= count or self._took_since_held():
+        count = len(records)
+        many = count >= MANY_EVENTS or self._spool.pending >= MANY_EVENTS
+        if not many or 2 * len(rejected) <= count or self._took_since_held():
             self._upstream.held, self._held_since = "", float("inf")
             return False
+        if count < MANY_EVENTS and self._too_few < (records[0].seq, count):
+            # Too few to judge by; if no more than these travel together, they have to do.
+            self._too_few = (records[0].seq, count)
+            self._pace.delivered()
+            return True
         why = next(iter(rejected.values()))
         reason = f"{len(rejected)} of {count} events refused, the first: {why.code}: {why.detail}"
         if not self._upstream.held:

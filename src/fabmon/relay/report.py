@@ -8,8 +8,12 @@ from fabmon.relay.forward import Upstream
 from fabmon.spool.spool import Spool
 
 
-def spool_health(spool: Spool) -> dict[str, Any]:
-    """The spool's part of /v1/healthz; `accepted` is the sum of what became of the events and what is pending."""
+async def spool_health(spool: Spool) -> dict[str, Any]:
+    """The spool's part of /v1/healthz; `accepted` is the sum of what became of the events and what is pending.
+
+    Raises SpoolFailed when its directory cannot be read.
+    """
+    await spool.look_at_dead_letters()
     books, age = spool.books, spool.oldest_pending_age()
     return {
         "spool_count": spool.pending,

@@ -18,7 +18,7 @@ def one_of(*names: str) -> Mapping[str, Any]:
 REFUSALS: Final = (400, 413, 415, 422, 503, 507)
 
 EVERYWHERE: Final[dict[str, Doc]] = {
-    "/v1/healthz": Doc(summary="Health of this role and of what it stands on."),
+    "/v1/healthz": Doc(summary="Health of this role and of what it stands on.", statuses=(503,)),
     "/livez": Doc(summary="The process answers."),
     "/readyz": Doc(summary="Every part is ready; else 503 and the names of those that are not.", statuses=(503,)),
     "/metrics": Doc(summary="Metrics in Prometheus' text format.", answer=str, content_types=("text/plain",)),

@@ -91,7 +91,7 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
                 "version": __version__,
                 "site_id": site_id,
                 "database": database,
-                **spool_health(spool),
+                **await spool_health(spool),
             }
 
         async def database_ready() -> str | None:

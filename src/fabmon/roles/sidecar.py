@@ -72,12 +72,11 @@ async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
             return await peer.send_batch(raws, patience, speaker.headers())
 
         async def health() -> dict[str, Any]:
-            await spool.look_at_dead_letters()
             return {
                 "status": "ok" if upstream.pause is None else "degraded",
                 "service": "sidecar-agent",
                 "version": __version__,
-                **spool_health(spool),
+                **await spool_health(spool),
                 "upstream": upstream_health(upstream),
             }
 

@@ -107,13 +107,17 @@ class DeadLetters:
         return None if found is None else (found.size, found.modified_at)
 
     def _rewrite(self, fresh: Sequence[Letter]) -> None:
-        """A new file: in the old one may be half of them, and what its fsync did not keep it never will."""
-        seqs = {letter.record.seq for letter in fresh}
+        """A new file: in the old one may be half of them, and what its fsync did not keep it never will.
+
+        Lost books give out a sequence again: the same letter is that of the same event.
+        """
+        ends = {letter.record.seq: _end(letter) for letter in fresh}
         kept = []
         with suppress(FileNotFoundError), self._disk.open_read(self._path) as file:
             for line in file:
                 letter = decode_object(line)
-                if line.endswith(b"\n") and not (letter is not None and letter.get("seq") in seqs):
+                end = ends.get(letter["seq"]) if letter is not None and isinstance(letter.get("seq"), int) else None
+                if line.endswith(b"\n") and not (end and line.endswith(end)):
                     kept.append(line)
         create_durably(self._disk, self._path, b"".join([*kept, *map(_line, fresh)]))
 
@@ -152,4 +156,8 @@ def _line(letter: Letter) -> bytes:
         "code": letter.code,
         "detail": letter.detail,
     }
-    return b'%b,"event":%b}\n' % (encode(facts)[:-1], letter.record.raw)
+    return encode(facts)[:-1] + _end(letter)
+
+
+def _end(letter: Letter) -> bytes:
+    return b',"event":%b}\n' % letter.record.raw

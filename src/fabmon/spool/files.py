@@ -50,7 +50,6 @@ class SpoolFiles:
         self._writer = SegmentWriter(self._disk, directory)
         self._read_from: tuple[int, int] = (0, 0)  # segment and offset behind the acknowledged position
         self._window: list[tuple[Record, int, int]] = []  # read and not acknowledged: record, segment, offset behind it
-        self._saved_last = self.books.last
         if self._save():
             self._delete_delivered()
 
@@ -144,6 +143,10 @@ class SpoolFiles:
         self.books.acknowledged = seq
         if reached is not None:
             self._read_from = reached
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Book what has found its end and remove it; what the disk refuses now is left for the next time."""
         if self._save():
             self.dead.booked()
             self._delete_delivered()
@@ -151,8 +154,7 @@ class SpoolFiles:
     def close(self) -> None:
         """Leave everything so that the next start knows exactly what was given out."""
         self._writer.seal()
-        if self._saved_last != self._next_seq - 1:
-            self._save()
+        self._save()
         self._books_file.close()
 
     def _opening_books(self) -> Books:
@@ -263,7 +265,6 @@ class SpoolFiles:
             # Nothing is deleted then; after a crash some events are sent once more, and found to be duplicates.
             log.warning("spool.books_not_saved", directory=self.directory, reason=error.strerror)
             return False
-        self._saved_last = books.last
         return True
 
     def _delete_delivered(self) -> None:

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TypeVar
 
 from fabmon.durable import lock_directory
-from fabmon.errors import SpoolFull, StartError
+from fabmon.errors import SpoolFailed, SpoolFull, StartError
 from fabmon.spool.books import Books
 from fabmon.spool.dead import Letter
 from fabmon.spool.disk import Disk
@@ -143,8 +143,16 @@ class Spool:
         return self._files.oldest_pending_age()
 
     async def look_at_dead_letters(self) -> int:
-        """Count the dead letters again, should a person have taken some out."""
-        return await self._on_thread(self._files.dead.look)
+        """Count the dead letters again, should a person have taken some out. Raises SpoolFailed."""
+        try:
+            return await self._on_thread(self._files.dead.look)
+        except OSError as error:
+            raise SpoolFailed(f"{self.directory} cannot be read: {error.strerror}") from error
+
+    async def tidy(self) -> None:
+        """Remove what was delivered, should the disk have refused that then: it counts towards the bound."""
+        if self.size_bytes and not self.pending:
+            await self._on_thread(self._files.tidy)
 
     async def wait(self) -> None:
         """Return when something is pending."""

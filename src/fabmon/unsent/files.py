@@ -227,7 +227,8 @@ def _make_room(directory: Path, needed_bytes: int) -> None:
     total_bytes = sum(size for _, size in found)
     while found and (len(found) >= FILES_LIMIT or total_bytes + needed_bytes > BYTES_LIMIT):
         path, size = found.pop(0)
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # gone, or none of ours
+            path.unlink()
         total_bytes -= size
 
 

@@ -1,0 +1,91 @@
+"""What a disk refused once is done later: the spool comes back by itself, and the dead letters lose nothing."""
+
+import asyncio
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fabmon.clock import now
+from fabmon.errors import SpoolFailed, SpoolFull
+from fabmon.peer.client import open_peer
+from fabmon.relay.forward import Upstream
+from fabmon.relay.replay import replay
+from fabmon.spool.dead import Letter, read_letters
+from fabmon.spool.disk import Disk
+from fabmon.spool.limits import Limits
+from fabmon.spool.spool import open_spool
+from tests.fixtures.roles import eventually_async
+from tests.fixtures.site import open_site
+from tests.unit.test_spool import LIMIT, balanced, raws
+
+
+class Stubborn(Disk):
+    """Refuses to write in place, or to delete, while it is told to."""
+
+    def __init__(self) -> None:
+        self.refused: set[str] = set()
+
+    def write_at(self, descriptor: int, block: bytes, offset: int) -> None:
+        self._check("write_at")
+        super().write_at(descriptor, block, offset)
+
+    def create(self, path: Path) -> int:
+        self._check("create")
+        return super().create(path)
+
+    def unlink(self, path: Path) -> None:
+        if path.suffix == ".segment":
+            self._check("unlink")
+        super().unlink(path)
+
+    def _check(self, call: str) -> None:
+        if call in self.refused:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("refused", [{"write_at", "create"}, {"unlink"}], ids=["books", "delete"])
+async def test_what_was_delivered_while_the_disk_failed_does_not_fill_the_spool(
+    tmp_path: Path, refused: set[str]
+) -> None:
+    disk = Stubborn()
+    async with (
+        open_site() as site,
+        open_peer(site.url) as peer,
+        open_spool(tmp_path, Limits(10_000), disk) as spool,
+    ):
+        with pytest.raises(SpoolFull):
+            while True:
+                await spool.append([b'{"n":0,"pad":"%b"}' % (b"x" * 300)])
+        disk.refused = refused
+        async with replay(spool, peer.send_batch, Upstream(site.url), 1.0):
+            await eventually_async(lambda: not spool.pending)
+            with pytest.raises(SpoolFull):
+                await spool.append([b'{"n":0,"pad":"%b"}' % (b"x" * 300)])
+            disk.refused = set()
+            await eventually_async(lambda: not spool.size_bytes)
+        assert balanced(spool)
+        await spool.append(raws(1))
+
+
+async def test_a_dead_letter_of_an_earlier_life_is_not_taken_for_one_of_this(tmp_path: Path) -> None:
+    async with open_spool(tmp_path, LIMIT) as spool:
+        await spool.append([b'{"n":"old"}'])
+        await spool.acknowledge(1, [Letter(record, "x", "", 422, 1, now(), now()) for record in await spool.read()])
+    (tmp_path / "books").unlink()
+    async with open_spool(tmp_path, LIMIT) as spool:
+        await spool.append([b'{"n":"new"}'])
+        await spool.acknowledge(1, [Letter(record, "x", "", 422, 1, now(), now()) for record in await spool.read()])
+    assert [letter["event"]["n"] for letter in read_letters(Disk(), tmp_path)] == ["old", "new"]
+
+
+async def test_a_directory_that_is_gone_is_said(tmp_path: Path) -> None:
+    async with open_spool(tmp_path / "spool", LIMIT) as spool:
+        shutil.rmtree(tmp_path / "spool")
+        with pytest.raises(SpoolFailed, match="No such file"):
+            await spool.look_at_dead_letters()
+        async with asyncio.timeout(5):
+            with pytest.raises(SpoolFailed):
+                await spool.append(raws(1))
