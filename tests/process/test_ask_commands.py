@@ -92,5 +92,23 @@ def test_an_address_that_is_none_is_said_so_and_nothing_is_asked() -> None:
     away = fabmon("jobs", "--url", f"http://127.0.0.1:{free_port()}")
     assert (away.returncode, "does not answer" in away.stderr) == (1, True)
     with asked_server() as (url, asked):
-        fabmon("job", "a b/c?d", "--url", f"{url}/behind/")
-    assert asked[0].partition("?")[0] == "/behind/v1/jobs/a%20b%2Fc%3Fd"
+        nothing = fabmon("job", "a b/c?d", "--url", f"{url}/behind/")
+    assert asked == ["/behind/v1/jobs?key=a+b%2Fc%3Fd&limit=1"]
+    assert (nothing.returncode, "no job has that key" in nothing.stderr) == (1, True)
+
+
+@pytest.mark.one_lane
+def test_a_job_is_shown_by_its_id_or_its_key_and_the_table_fits_the_terminal(local: Service) -> None:
+    run = event_dict()["entity"]["id"]
+    local.send([*life(run, business_key="LOT-4711"), *life(parent=run, sub_key="wafer-07")])
+    by_id, by_key = (fabmon("job", wanted, "--url", local.url, COLUMNS="80") for wanted in (run, "LOT-4711"))
+    assert (by_id.returncode, by_id.stdout) == (0, by_key.stdout)
+    assert "wafer-07" in by_key.stdout
+    assert "lost" not in by_key.stdout
+    for columns, has in ((60, (False, False)), (80, (True, False)), (200, (True, True))):
+        for flags in ((), ("--subjobs",)):
+            shown = fabmon("jobs", *flags, "--url", local.url, COLUMNS=str(columns)).stdout
+            assert ("memory" in shown, run in shown) == has, shown
+            assert "LOT-4711" in shown or "wafer-07" in shown
+            assert max(map(len, shown.splitlines())) <= columns
+    assert "FABMON_URL" in fabmon("jobs", "--help").stdout

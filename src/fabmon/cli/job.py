@@ -1,9 +1,9 @@
-"""`fabmon job ID`: one job with its events and subjobs."""
+"""`fabmon job ID|KEY`: one job with its events and subjobs."""
 
 import json
 import sys
 from typing import Annotated, Any
-from urllib.parse import quote
+from uuid import UUID
 
 import typer
 from rich.console import Console
@@ -11,19 +11,22 @@ from rich.table import Table
 from rich.text import Text
 
 from fabmon.cli.ask import coloured, duration, fetch, local_time, shown
+from fabmon.errors import StartError
 from fabmon.wire.codec import decode_object
 
 _LATER = ("job_id", "app_id", "status", "metadata", "metrics", "started_at", "ended_at")
 
 
 def job(
-    job_id: Annotated[str, typer.Argument(help="The job's id, as `fabmon jobs --json` shows it.")],
-    url: Annotated[str, typer.Option(help="Local or central API [env: FABMON_URL].")] = "",
+    wanted: Annotated[
+        str, typer.Argument(metavar="ID|KEY", help="The job's id, or its key, such as a lot: the newest job of it.")
+    ],
+    url: Annotated[str, typer.Option(help="Local or central API; else FABMON_URL says which.")] = "",
     site: Annotated[str | None, typer.Option(help="The site, when URL is a central API.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Job, events and subjobs as JSON.")] = False,
 ) -> None:
     """Show one job: what it is, what happened, its subjobs."""
-    path = f"/v1/jobs/{quote(job_id, safe='')}"
+    path = f"/v1/jobs/{_id_of(wanted, url, site)}"
     found = decode_object(fetch(url, path, {"site": site})) or {}
     events = (decode_object(fetch(url, path + "/events", {"site": site, "limit": 1000})) or {}).get("items", [])
     subjobs = (decode_object(fetch(url, path + "/subjobs", {"site": site, "limit": 1000})) or {}).get("items", [])
@@ -38,6 +41,17 @@ def job(
         console.print(_subjobs(subjobs))
 
 
+def _id_of(wanted: str, url: str, site: str | None) -> str:
+    try:
+        return str(UUID(wanted))
+    except ValueError:
+        pass  # a key, then
+    newest = (decode_object(fetch(url, "/v1/jobs", {"site": site, "key": wanted, "limit": 1})) or {}).get("items")
+    if not newest or newest[0]["job_key"] != wanted:
+        raise StartError(f"{wanted!r} is no id, and no job has that key")
+    return str(newest[0]["job_id"])
+
+
 def _facts(found: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim")
@@ -45,14 +59,22 @@ def _facts(found: dict[str, Any]) -> Table:
     table.add_row("job", Text(str(found["job_id"])))
     table.add_row("status", coloured(str(found["status"])))
     for name in ("started_at", "ended_at"):
-        table.add_row(name, Text(local_time(found[name]) if found.get(name) else ""))
+        table.add_row(name, Text(_fact(name, found.get(name))))
     for name, value in found.items():
-        if name not in _LATER and value is not None:
-            table.add_row(name, Text(duration(value) if name.endswith("_s") else shown(value)))
+        if name not in _LATER and value is not None and value is not False:
+            table.add_row(name, Text(_fact(name, value)))
     for group in ("metrics", "metadata"):
         for name, value in (found.get(group) or {}).items():
             table.add_row(f"{group}.{name}", Text(shown(value)))
     return table
+
+
+def _fact(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name.endswith("_at"):
+        return local_time(value)
+    return duration(value) if name.endswith("_s") else shown(value)
 
 
 def _events(events: list[dict[str, Any]]) -> Table:

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -13,9 +13,13 @@ from fabmon.cli.ask import ask, coloured, duration, fetch, local_time, total
 from fabmon.errors import StartError
 from fabmon.wire.codec import decode_object
 
+# A narrow terminal leaves out what is looked at last; a wide one has room for what `fabmon job` takes.
+_FIGURES_FROM_COLUMNS: Final = 72
+_IDS_FROM_COLUMNS: Final = 130
+
 
 def jobs(
-    url: Annotated[str, typer.Option(help="Local or central API [env: FABMON_URL].")] = "",
+    url: Annotated[str, typer.Option(help="Local or central API; else FABMON_URL says which.")] = "",
     site: Annotated[str | None, typer.Option(help="The site or sites, or *, when URL is a central API.")] = None,
     status: Annotated[str | None, typer.Option(help="running, succeeded, failed, canceled; a comma list.")] = None,
     app: Annotated[str | None, typer.Option(help="Part of the application's name.")] = None,
@@ -97,29 +101,39 @@ def _say_what_is_missing(answer: dict[str, Any]) -> None:
 
 
 def _show(items: list[dict[str, Any]]) -> None:
+    console = Console()
+    figures = ("duration", "cpu", "memory")[: 3 if console.width >= _FIGURES_FROM_COLUMNS else 1]
     several_sites = len({item["site_id"] for item in items}) > 1
+    with_ids = console.width >= _IDS_FROM_COLUMNS
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", expand=False)
     table.add_column("started", no_wrap=True, min_width=8)
     table.add_column("status", no_wrap=True, min_width=11)
     # These two give way when the terminal is narrow: only a column that may wrap does, and its text does not.
     table.add_column("application")
     table.add_column("key")
-    for name in ("duration", "cpu", "memory"):
+    for name in figures:
         table.add_column(name, justify="right", no_wrap=True, min_width=7)
     if several_sites:
         table.add_column("site", no_wrap=True)
+    if with_ids:
+        table.add_column("job", no_wrap=True, style="dim")
     for item in items:
+        taken = [
+            duration(item["duration_s"]),
+            duration(total(item["cpu_user_s"], item["cpu_system_s"])),
+            "" if item["mem_max_mb"] is None else f"{item['mem_max_mb']:.0f} MB",
+        ]
         cells = [
             Text(local_time(item["started_at"])),
             _status(item),
             Text(str(item["app_name"]), no_wrap=True, overflow="ellipsis"),
             Text(str(item.get("sub_key") or item["job_key"] or ""), no_wrap=True, overflow="ellipsis"),
-            Text(duration(item["duration_s"])),
-            Text(duration(total(item["cpu_user_s"], item["cpu_system_s"]))),
-            Text("" if item["mem_max_mb"] is None else f"{item['mem_max_mb']:.0f} MB"),
+            *map(Text, taken[: len(figures)]),
+            *([Text(str(item["site_id"]))] if several_sites else []),
+            *([Text(str(item["job_id"]))] if with_ids else []),
         ]
-        table.add_row(*cells, *([Text(str(item["site_id"]))] if several_sites else []))
-    Console().print(table if items else "no jobs match")
+        table.add_row(*cells)
+    console.print(table if items else "no jobs match")
 
 
 def _status(item: dict[str, Any]) -> Text:

@@ -16,7 +16,7 @@ _PAUSE_SECONDS = 1.0
 
 
 def tail(
-    url: Annotated[str, typer.Option(help="Local or central API [env: FABMON_URL].")] = "",
+    url: Annotated[str, typer.Option(help="Local or central API; else FABMON_URL says which.")] = "",
     site: Annotated[str | None, typer.Option(help="The site or sites, when URL is a central API.")] = None,
     kind: Annotated[str | None, typer.Option(help="started, progress, metric, finished, error, canceled.")] = None,
     status: Annotated[str | None, typer.Option(help="running, succeeded, failed, canceled; a comma list.")] = None,
