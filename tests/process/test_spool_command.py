@@ -13,6 +13,7 @@ import pytest
 
 from fabmon.clock import now
 from fabmon.spool.dead import Letter
+from fabmon.spool.disk import Disk
 from fabmon.spool.spool import open_spool
 from tests.fixtures.roles import Service, StartRole, eventually
 from tests.make import event_bytes, event_dict
@@ -99,6 +100,39 @@ def test_a_copied_backlog_and_its_dead_letters_reach_a_site(filled: Path, local:
     assert (stat(filled)["pending"], stat(filled)["delivered"]) == (0, 4)
     keys = {item["job_key"] for item in local.get("/v1/jobs").json["items"]}
     assert keys == {"LOT-1", "LOT-2", "LOT-3", "LOT-4"}
+
+
+def test_large_events_go_in_bodies_that_a_site_takes(tmp_path: Path, local: Service) -> None:
+    """17 MiB of letters, as much of a backlog, and a site takes 16 at a time."""
+    asyncio.run(_fill_with_large(tmp_path, 300))
+    assert "300 sent" in spool("replay", "--keep", "--dir", str(tmp_path), "--url", local.url)
+    assert "300 of 300 accepted" in spool("dead", "retry", "--all", "--dir", str(tmp_path), "--url", local.url)
+    assert stat(tmp_path)["dead_letters"] == 0
+
+
+async def _fill_with_large(directory: Path, count: int) -> None:
+    async with open_spool(directory, LIMIT) as opened:
+        await opened.append([event_bytes(at=n, metadata={"note": 60_000 * "x"}) for n in range(2 * count)])
+        records = await opened.read(count, LIMIT)
+        await opened.acknowledge(count, [Letter(each, "wrong_site", "", 207, 1, now(), now()) for each in records])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_dead_letters_that_change_while_they_are_chosen(filled: Path) -> None:
+    """Another command takes one out, and the spool adds one: what was chosen goes, if it is there, and nothing else."""
+    command = [sys.executable, "-m", "fabmon", "spool", "dead", "drop", "--all", "--dir", str(filled)]
+    path = filled / "dead.jsonl"
+    first = path.read_bytes()
+    second, third = first.replace(b"LOT-1", b"LOT-8"), first.replace(b"LOT-1", b"LOT-9")
+    path.write_bytes(first + second)
+    with Disk().locked(filled / "dead.lock"):
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        held = Path(f"/proc/{running.pid}/fd")
+        eventually(lambda: any(str(each.readlink()).endswith("dead.lock") for each in held.iterdir()))
+        path.write_bytes(second + third)
+    out, err = running.communicate(timeout=20)
+    assert (running.returncode, out, err) == (0, "1 dropped\n", "")
+    assert path.read_bytes() == third
 
 
 def test_beside_a_live_sidecar(make_role: StartRole, local: Service) -> None:

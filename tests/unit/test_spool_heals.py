@@ -4,12 +4,14 @@ import asyncio
 import errno
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from fabmon.cli.spool_send import send_letters
 from fabmon.clock import now
-from fabmon.errors import SpoolFailed, SpoolFull
+from fabmon.errors import SpoolFailed, SpoolFull, StartError
 from fabmon.peer.client import open_peer
 from fabmon.relay.forward import Upstream
 from fabmon.relay.replay import replay
@@ -17,8 +19,9 @@ from fabmon.spool.dead import Letter, read_letters
 from fabmon.spool.disk import Disk
 from fabmon.spool.limits import Limits
 from fabmon.spool.spool import open_spool
+from tests.fixtures.disk import mounted_disk
 from tests.fixtures.roles import eventually_async
-from tests.fixtures.site import open_site
+from tests.fixtures.site import Answer, open_site
 from tests.unit.test_spool import LIMIT, balanced, raws
 
 
@@ -89,3 +92,34 @@ async def test_a_directory_that_is_gone_is_said(tmp_path: Path) -> None:
         async with asyncio.timeout(5):
             with pytest.raises(SpoolFailed):
                 await spool.append(raws(1))
+
+
+async def test_letters_that_a_site_took_before_it_failed_are_known() -> None:
+    lines = [b'{"event":{"n":%d}}\n' % number for number in range(700)]
+    taken: set[bytes] = set()
+    async with open_site() as site:
+        site.behave = lambda _: Answer(status=503 if len(site.batches) > 1 else 200)
+        with pytest.raises(StartError, match="503"):
+            await send_letters(lines, site.url, taken)
+    assert taken == set(lines[:500])
+
+
+async def test_dropping_while_the_disk_is_full_keeps_the_books(tmp_path: Path) -> None:
+    with mounted_disk(tmp_path / "disk", "1m") as place:
+        limits = Limits(400_000, "drop_oldest", segment_bytes=40_000)
+        raw = b'{"n":0,"pad":"%b"}' % (b"x" * 950)
+        async with open_spool(place / "spool", limits) as spool:
+            while spool.size_bytes < 398_000:
+                await spool.append([raw])
+            with (place / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+                while True:
+                    file.write(b"x" * 4096)
+            for _ in range(300):
+                with suppress(SpoolFull):
+                    await spool.append([raw] * 3)
+                assert balanced(spool)
+            before = spool.accepted, spool.books.dropped, spool.pending
+            assert spool.books.dropped["full"] > 0
+        async with open_spool(place / "spool", limits) as spool:
+            assert ((spool.accepted, spool.books.dropped, spool.pending), balanced(spool)) == (before, True)
+            assert len(await spool.read(10_000)) == spool.pending

@@ -6,7 +6,7 @@ Everything only reads, except `replay`, `dead retry` and `dead drop`, which say 
 import asyncio
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -168,8 +168,11 @@ def dead_retry(numbers: Numbers = None, every: All = False, directory: Dir = Non
     """Send dead letters to a Local API once more, and take out those that it accepts."""
     place = _directory(directory)
     chosen = _chosen(place, numbers, every)
-    taken = asyncio.run(send_letters(list(chosen.values()), url))
-    _take_out(place, [line for line in chosen.values() if line in taken])
+    taken: set[bytes] = set()
+    try:
+        asyncio.run(send_letters(list(chosen.values()), url, taken))
+    finally:  # also of those before a failure
+        _take_out(place, taken)
     print(f"{len(taken)} of {len(chosen)} accepted")
     if len(taken) < len(chosen):
         raise typer.Exit(1)
@@ -180,8 +183,7 @@ def dead_drop(numbers: Numbers = None, every: All = False, directory: Dir = None
     """Take dead letters out for good."""
     place = _directory(directory)
     chosen = _chosen(place, numbers, every)
-    _take_out(place, list(chosen.values()))
-    print(f"{len(chosen)} dropped")
+    print(f"{_take_out(place, set(chosen.values()))} dropped")
 
 
 def _directory(given: Path | None, role: Literal["sidecar", "local"] = "sidecar") -> Path:
@@ -213,11 +215,14 @@ def _chosen(directory: Path, numbers: Sequence[int] | None, every: bool) -> dict
     return {number: letters[number] for number in numbers}
 
 
-def _take_out(directory: Path, lines: Sequence[bytes]) -> None:
-    if lines:
-        with take_out(Disk(), directory) as kept:
-            for line in lines:
-                kept.remove(line)
+def _take_out(directory: Path, lines: Set[bytes]) -> int:
+    """How many were still there: a live spool, or another command, may have changed the file since it was read."""
+    if not lines:
+        return 0
+    with take_out(Disk(), directory) as kept:
+        before = len(kept)
+        kept[:] = [line for line in kept if line not in lines]
+        return before - len(kept)
 
 
 def _summary(raw: bytes) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ from fabmon.errors import FabmonError, StartError
 from fabmon.peer.client import Peer, Sent, open_peer
 from fabmon.peer.credentials import credentials_of
 from fabmon.relay.forward import Upstream
-from fabmon.relay.replay import replay
+from fabmon.relay.replay import MOST_BYTES, replay
 from fabmon.settings import SidecarSettings, load
 from fabmon.spool.limits import limits_of
 from fabmon.spool.look import View, pending
@@ -24,14 +24,14 @@ _BATCH: Final = 500
 _TIMEOUT_SECONDS: Final = 30.0
 
 
-async def send_letters(chosen: Sequence[bytes], url: str) -> set[bytes]:
-    """Send the events of dead letters (lines of `dead.jsonl`); returns the lines whose events were accepted."""
-    taken: set[bytes] = set()
+async def send_letters(chosen: Sequence[bytes], url: str, taken: set[bytes]) -> None:
+    """Send the events of dead letters (lines of `dead.jsonl`); *taken* gets the lines whose events were accepted.
+
+    Raises StartError when the site does not answer, or refuses.
+    """
     events = {line: bytes(event) for line in chosen if (event := _event_of(line)) is not None}
-    lines = list(events)
     async with _peer(url) as peer:
-        for start in range(0, len(lines), _BATCH):
-            part = lines[start : start + _BATCH]
+        for part in _batches(events):
             sent = await _send(peer, [events[line] for line in part])
             refused = {why.index: why for why in sent.rejected}
             for place, line in enumerate(part):
@@ -39,19 +39,13 @@ async def send_letters(chosen: Sequence[bytes], url: str) -> set[bytes]:
                     taken.add(line)
                 else:
                     print(f"refused again: {refused[place].code}: {refused[place].detail}", file=sys.stderr)
-    return taken
 
 
 async def send_copy(view: View, url: str) -> None:
     """Send what is pending and leave the spool as it is: an event that arrives twice is stored once."""
-    count, batch = 0, []
+    count = 0
     async with _peer(url) as peer:
-        for record in pending(view):
-            batch.append(record.raw)
-            if len(batch) >= _BATCH:
-                count += len(batch) - len((await _send(peer, batch)).rejected)
-                batch = []
-        if batch:
+        for batch in _batches(record.raw for record in pending(view)):
             count += len(batch) - len((await _send(peer, batch)).rejected)
     print(f"{count} sent; the spool is as it was")
 
@@ -78,6 +72,20 @@ async def drain(directory: Path, url: str) -> None:
 def _peer(url: str) -> AbstractAsyncContextManager[Peer]:
     settings = load(SidecarSettings, os.environ)
     return open_peer(url or settings.local_url, credentials_of(settings))
+
+
+def _batches(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """As many at a time as a site takes."""
+    batch: list[bytes] = []
+    size = 0
+    for line in lines:
+        if batch and (len(batch) >= _BATCH or size + len(line) > MOST_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(line)
+        size += len(line)
+    if batch:
+        yield batch
 
 
 async def _send(peer: Peer, raws: Sequence[bytes]) -> Sent:
