@@ -23,6 +23,7 @@ from fabmon.spool.spool import Spool
 from fabmon.store.pool import Pool
 from fabmon.store.schema import Schema
 from fabmon.store.sidecars import Heard, write_contacts
+from fabmon.tasks import beside
 from fabmon.version import __version__
 from fabmon.wire.contact import AGE_HEADER, CONTACT, ID_HEADER, PENDING_HEADER, Contact
 from fabmon.wire.ids import read_uuid
@@ -73,12 +74,8 @@ async def keep_contacts(
     pool: Pool, schema: Schema, contacts: Contacts, spool: Spool, site_id: str | None
 ) -> AsyncIterator[None]:
     """Write what was heard, and what our own *spool* holds back, once a second as long as the context is open."""
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_flush_always(pool, schema, contacts, spool, site_id), name="contacts")
-        try:
-            yield
-        finally:
-            task.cancel()
+    async with beside("contacts", _flush_always(pool, schema, contacts, spool, site_id)):
+        yield
 
 
 def contact_routes(contacts: Contacts, site_id: str | None) -> list[Route]:

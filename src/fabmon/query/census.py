@@ -15,6 +15,7 @@ from fabmon.metrics import SITE
 from fabmon.store.census import Census, read_census
 from fabmon.store.pool import Pool
 from fabmon.store.schema import Schema
+from fabmon.tasks import beside
 
 log = Log("fabmon.census")
 
@@ -27,12 +28,8 @@ OTHER: Final = "(other)"
 @asynccontextmanager
 async def take_census(pool: Pool, schema: Schema, stale_after_s: float) -> AsyncIterator[None]:
     """Count at once and then every thirty seconds, as long as the context is open."""
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_count_always(pool, schema, stale_after_s), name="census")
-        try:
-            yield
-        finally:
-            task.cancel()
+    async with beside("census", _count_always(pool, schema, stale_after_s)):
+        yield
 
 
 async def _count_always(pool: Pool, schema: Schema, stale_after_s: float) -> None:

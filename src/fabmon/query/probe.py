@@ -8,6 +8,7 @@ from typing import Final
 from fabmon.errors import PeerUnavailable
 from fabmon.metrics import SITE_UP
 from fabmon.peer.client import Peer
+from fabmon.tasks import beside
 
 EVERY_SECONDS: Final = 15.0
 _SECONDS: Final = 5.0
@@ -16,12 +17,8 @@ _SECONDS: Final = 5.0
 @asynccontextmanager
 async def probe_sites(peers: Mapping[str, Peer]) -> AsyncIterator[None]:
     """Ask every site at once and then every fifteen seconds, as long as the context is open."""
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_probe_always(peers), name="probe")
-        try:
-            yield
-        finally:
-            task.cancel()
+    async with beside("probe", _probe_always(peers)):
+        yield
 
 
 async def _probe_always(peers: Mapping[str, Peer]) -> None:

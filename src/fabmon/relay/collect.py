@@ -15,6 +15,7 @@ from fabmon.clock import now
 from fabmon.errors import BadEvent, NotJson, Unavailable
 from fabmon.logs import Log
 from fabmon.metrics import EVENTS
+from fabmon.tasks import beside
 from fabmon.unsent import files
 from fabmon.wire.event import Batch, Event, Sink, read_event
 
@@ -32,12 +33,8 @@ async def collect(
     directories: Collection[Path], addresses: Collection[str], sink: Sink, site_id: str | None
 ) -> AsyncIterator[None]:
     """Look into *directories* for files that are meant for one of *addresses* (short names)."""
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_look(directories, addresses, sink, site_id), name="collect")
-        try:
-            yield
-        finally:
-            task.cancel()
+    async with beside("collect", _look(directories, addresses, sink, site_id)):
+        yield
 
 
 async def _look(directories: Collection[Path], addresses: Collection[str], sink: Sink, site_id: str | None) -> None:

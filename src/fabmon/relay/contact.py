@@ -16,6 +16,7 @@ from fabmon.logs import Log
 from fabmon.peer.client import Peer
 from fabmon.relay.forward import Underway
 from fabmon.spool.spool import Spool
+from fabmon.tasks import beside
 from fabmon.version import __version__
 from fabmon.wire.codec import encode
 from fabmon.wire.contact import AGE_HEADER, ID_HEADER, PENDING_HEADER, Contact
@@ -70,12 +71,8 @@ class Speaker:
 @asynccontextmanager
 async def keep_contact(speaker: Speaker, peer: Peer) -> AsyncIterator[None]:
     """Tell *peer* every ten seconds, and at once when nothing is held any more; and, at the end, that this was the end."""
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_tell(speaker, peer), name="contact")
-        try:
-            yield
-        finally:
-            task.cancel()
+    async with beside("contact", _tell(speaker, peer)):
+        yield
     await _say(speaker, peer, speaker.word(last=True), _LAST_WORD_SECONDS)
 
 

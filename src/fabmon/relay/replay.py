@@ -20,6 +20,7 @@ from fabmon.relay.pace import LONGEST_PAUSE_SECONDS, PROBE_SECONDS, Pace
 from fabmon.spool.dead import Letter
 from fabmon.spool.frame import Record
 from fabmon.spool.spool import Spool
+from fabmon.tasks import beside
 from fabmon.wire.event import BATCH_LIMIT_BYTES, BATCH_LIMIT_EVENTS, Rejection
 
 log = Log("fabmon.relay")
@@ -40,12 +41,8 @@ async def replay(spool: Spool, deliver: Deliver, upstream: Upstream, share: floa
 
     While fresh events come, the backlog is under way for that *share* of the time at most.
     """
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_Replay(spool, deliver, upstream, share).run(), name="replay")
-        try:
-            yield
-        finally:
-            task.cancel()
+    async with beside("replay", _Replay(spool, deliver, upstream, share).run()):
+        yield
 
 
 class _Replay:

@@ -20,6 +20,7 @@ from fabmon.errors import StartError
 from fabmon.logs import Log
 from fabmon.store.pool import closing
 from fabmon.store.postmaster import Postmaster
+from fabmon.tasks import beside
 
 DATABASE = "fabmon"
 ANSWER_SECONDS = 30.0
@@ -57,12 +58,8 @@ async def open_embedded(directory: Path, settings: Mapping[str, str] | None = No
         try:
             await _start(server, watching=False)
             await _create_database(server)
-            async with asyncio.TaskGroup() as tasks:
-                watcher = tasks.create_task(_watch(server), name="embedded-postgres")
-                try:
-                    yield server.url(DATABASE)
-                finally:
-                    watcher.cancel()
+            async with beside("embedded-postgres", _watch(server)):
+                yield server.url(DATABASE)
         finally:
             await _stop(server)
 

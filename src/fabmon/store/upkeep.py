@@ -18,6 +18,7 @@ from fabmon.store.compress import compress_events, may_compress
 from fabmon.store.named import query
 from fabmon.store.pool import Connection, Pool, translated
 from fabmon.store.schema import Schema
+from fabmon.tasks import beside
 
 log = Log("fabmon.upkeep")
 
@@ -37,12 +38,8 @@ class Periods(msgspec.Struct, frozen=True, kw_only=True):
 @asynccontextmanager
 async def upkeep(pool: Pool, schema: Schema, periods: Periods) -> AsyncIterator[None]:
     """Do it at once and then hourly, as long as the context is open."""
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_run(pool, schema, periods), name="upkeep")
-        try:
-            yield
-        finally:
-            task.cancel()
+    async with beside("upkeep", _run(pool, schema, periods)):
+        yield
 
 
 async def keep_up(pool: Pool, periods: Periods) -> bool:

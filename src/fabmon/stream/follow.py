@@ -17,6 +17,7 @@ from fabmon.store.changes import read_changes, read_head
 from fabmon.store.pool import Pool
 from fabmon.store.schema import Schema
 from fabmon.stream.hub import HEARTBEAT_SECONDS, Hub
+from fabmon.tasks import beside
 
 log = Log("fabmon.stream")
 
@@ -29,16 +30,10 @@ GATHER_SECONDS: Final = 0.025
 @asynccontextmanager
 async def follow(pool: Pool, schema: Schema, hub: Hub, wake: asyncio.Event) -> AsyncIterator[None]:
     """Feed *hub* as long as the context is open; set *wake* after a commit."""
-    async with asyncio.TaskGroup() as tasks:
-        running = [
-            tasks.create_task(_run(pool, schema, hub, wake), name="follow"),
-            tasks.create_task(_beat(hub), name="stream-beat"),
-        ]
+    async with beside("follow", _run(pool, schema, hub, wake)), beside("stream-beat", _beat(hub)):
         try:
             yield
         finally:
-            for task in running:
-                task.cancel()
             hub.close()
 
 

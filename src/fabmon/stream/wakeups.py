@@ -13,6 +13,7 @@ from fabmon.errors import StoreUnavailable
 from fabmon.logs import Log
 from fabmon.store.pool import Pool
 from fabmon.store.wakeups import open_listener, tell_commit
+from fabmon.tasks import beside
 
 log = Log("fabmon.stream")
 
@@ -39,16 +40,8 @@ class Commits:
 @asynccontextmanager
 async def wake_one_another(url: str, pool: Pool, wanted: asyncio.Event, commits: Commits) -> AsyncIterator[None]:
     """Tell of commits here, and listen while *wanted*, as long as the context is open."""
-    async with asyncio.TaskGroup() as tasks:
-        running = [
-            tasks.create_task(_tell(pool, commits), name="stream-tell"),
-            tasks.create_task(_listen(url, wanted, commits), name="stream-listen"),
-        ]
-        try:
-            yield
-        finally:
-            for task in running:
-                task.cancel()
+    async with beside("stream-tell", _tell(pool, commits)), beside("stream-listen", _listen(url, wanted, commits)):
+        yield
 
 
 async def _tell(pool: Pool, commits: Commits) -> None:
