@@ -34,6 +34,7 @@ def main(url: str, lock_file: int) -> None:
             # Who leaves something from now on finds no lock; who did so just before relies on us.
             if not files.waiting(directory, name) - others or not lock(lock_file):
                 return
+        unlock(lock_file)  # before this process ends, which takes a moment: a run that comes now starts the next sender
 
 
 def _send(post: Post, directory: Path, name: str, lock_file: int) -> set[str] | None:

@@ -149,7 +149,7 @@ class Tree:
         rss_bytes = [stat.rss_pages * self._page_bytes for _, stat in found]
         if len(found) < 2 or sum(rss_bytes) <= self._seen_bytes:
             return sum(rss_bytes)
-        return memory_of_several(rss_bytes, [self._pss_bytes(pid) for pid, _ in found])
+        return memory_of_several(rss_bytes, [self._share_bytes(pid) for pid, _ in found])
 
     def _pids(self) -> list[int]:
         if self._has_children_files:
@@ -172,8 +172,13 @@ class Tree:
     def _stat(self, pid: int) -> Stat | None:
         return read_stat(self._read(f"{pid}/stat"))
 
-    def _pss_bytes(self, pid: int) -> int | None:
-        return read_pss(self._read(f"{pid}/smaps_rollup"))
+    def _share_bytes(self, pid: int) -> int:
+        """PSS; where that is secret, RSS; nothing of a process that has gone since we asked for its RSS."""
+        pss = read_pss(self._read(f"{pid}/smaps_rollup"))
+        if pss is None:
+            stat = self._stat(pid)
+            return stat.rss_pages * self._page_bytes if stat is not None else 0
+        return pss
 
     def _read(self, name: str) -> str:
         """The file's text; empty when the process has gone or belongs to someone else."""
@@ -237,10 +242,9 @@ def read_pss(text: str) -> int | None:
     return None
 
 
-def memory_of_several(rss_bytes: Sequence[int], pss_bytes: Sequence[int | None]) -> int:
-    """The memory of a tree: each one's share, or RSS where that is secret; never less than the largest member."""
-    shares = [rss if pss is None else pss for rss, pss in zip(rss_bytes, pss_bytes, strict=True)]
-    return max(sum(shares), max(rss_bytes))
+def memory_of_several(rss_bytes: Sequence[int], share_bytes: Sequence[int]) -> int:
+    """The memory of a tree: the sum of the shares, and never less than the largest member."""
+    return max(sum(share_bytes), max(rss_bytes))
 
 
 def descendants(root: int, children_of: Callable[[int], Iterable[int]]) -> list[int]:
