@@ -19,11 +19,11 @@ def test_generated_requests_find_no_surprise(sidecar: Service, local: Service, c
             [
                 *(str(Path(sys.executable).parent / "schemathesis"), "run", f"{role.url}/openapi.json"),
                 *("--exclude-path", "/v1/stream", "--checks", CHECKS, "--max-examples", "10", "--seed", "7"),
-                *("--request-timeout", "5", "--phases", "coverage,fuzzing", "--no-color"),
+                *("--request-timeout", "30", "--phases", "coverage,fuzzing", "--no-color"),
             ],
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=250,
             check=False,
         )
         assert done.returncode == 0, done.stdout[-4000:]

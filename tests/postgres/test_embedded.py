@@ -61,7 +61,7 @@ async def test_a_killed_server_is_started_again_under_the_same_url(data_dir: Pat
             for _ in range(2):
                 killed = postmaster_pid(data_dir)
                 os.kill(killed, signal.SIGKILL)
-                assert await until_answered(url, "select answer from kept", seconds=10) == 42
+                assert await until_answered(url, "select answer from kept", seconds=30) == 42
                 assert postmaster_pid(data_dir) != killed
             with pytest.raises(psycopg.OperationalError):
                 await idle.execute("select 1")
@@ -80,12 +80,12 @@ async def test_a_server_left_behind_by_a_killed_process_is_taken_over_and_stoppe
     with holder(data_dir) as child:
         left_over = postmaster_pid(data_dir)
         child.kill()
-        child.wait(timeout=10)
+        child.wait(timeout=30)
     assert running(left_over)
     async with open_embedded(data_dir) as url:
         assert postmaster_pid(data_dir) == left_over
         os.kill(left_over, signal.SIGKILL)  # it is watched like one of ours
-        assert await until_answered(url, "select 1", seconds=10) == 1
+        assert await until_answered(url, "select 1", seconds=30) == 1
         started = postmaster_pid(data_dir)
     assert not running(started)
 
@@ -102,7 +102,7 @@ async def test_a_lock_file_with_the_pid_of_another_program_does_not_stop_the_sta
         assert stranger.poll() is None
     finally:
         stranger.kill()
-        stranger.wait(timeout=10)
+        stranger.wait(timeout=30)
 
 
 async def test_an_initdb_that_was_cut_short_is_done_again(data_dir: Path) -> None:
@@ -127,7 +127,7 @@ async def test_a_start_that_cannot_work_says_what_postgresql_said(data_dir: Path
 
 
 async def query(url: str, statement: str) -> object:
-    async with asyncio.timeout(10), closing(await psycopg.AsyncConnection.connect(url, autocommit=True)) as connection:
+    async with asyncio.timeout(30), closing(await psycopg.AsyncConnection.connect(url, autocommit=True)) as connection:
         cursor = await connection.execute(statement.encode())
         row = await cursor.fetchone() if cursor.description else None
         return row[0] if row else None
@@ -163,14 +163,14 @@ def holder(directory: Path) -> Iterator[subprocess.Popen[str]]:
         yield child
     finally:
         child.kill()
-        child.wait(timeout=10)
+        child.wait(timeout=30)
         child.stdout.close()
 
 
 def stop_postmaster(directory: Path) -> None:
     pid = postmaster_pid(directory)
     os.kill(pid, signal.SIGINT)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while running(pid):
         assert time.monotonic() < deadline, "PostgreSQL does not stop"
         time.sleep(0.02)

@@ -67,7 +67,7 @@ async def test_one_that_stopped_with_events_holds_them_back(pool: Pool) -> None:
 
 async def test_the_spool_of_a_local_is_known_as_a_sidecar_is_while_it_holds_events(pool: Pool, tmp_path: Path) -> None:
     async def eventually_seen(state: str, pending: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while [(each["state"], each["pending"]) for each in await read_sidecars(pool)] != [(state, pending)]:  # noqa: ASYNC110 - seen from outside
                 await asyncio.sleep(0.05)
 
@@ -81,10 +81,11 @@ async def test_the_spool_of_a_local_is_known_as_a_sidecar_is_while_it_holds_even
         await spool.append([b'{"n":1}', b'{"n":2}'])
         await asyncio.sleep(0.5)
         await eventually_seen("holding", 2)
-        assert 0.4 < await until(pool) < 8
+        assert 0.4 < await until(pool) < 30
         await spool.acknowledge(2)
         await eventually_seen("stopped", 0)
-        assert await until(pool) < 0.4
+        asked_at = datetime.now(UTC)
+        assert (await complete_until(pool) or asked_at) > asked_at
 
 
 async def test_events_under_way_are_held_back_too(tmp_path: Path) -> None:
@@ -126,9 +127,9 @@ def test_a_sidecar_is_known_to_its_site(make_role: StartRole, local: Service) ->
     local.start()
     eventually(lambda: sidecar.get("/v1/healthz").json["spool_count"] == 0)
     # It tells at once that it holds nothing any more.
-    eventually(lambda: (local.row("/v1/sidecars", "id", id) or {}).get("pending") == 0, 5)
+    eventually(lambda: (local.row("/v1/sidecars", "id", id) or {}).get("pending") == 0)
     assert sidecar.stop() == 0
-    eventually(lambda: (local.row("/v1/sidecars", "id", id) or {}).get("state") == "stopped", 5)
+    eventually(lambda: (local.row("/v1/sidecars", "id", id) or {}).get("state") == "stopped")
     assert sidecar.start().get("/v1/healthz").json["spool"]["id"] == id
 
 

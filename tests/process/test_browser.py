@@ -16,7 +16,7 @@ DOWN = "window.down = []; source.addEventListener('site_down', event => down.pus
 
 
 def got(browser: Browser, count: int) -> list[str]:
-    eventually(lambda: browser.run("return got.length") >= count, 20)
+    eventually(lambda: browser.run("return got.length") >= count)
     return [key for _, key in browser.run("return got")]
 
 

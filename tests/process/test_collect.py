@@ -44,7 +44,7 @@ def test_of_a_python_program_and_of_a_killed_run(service: Service, environment: 
     with running(environment, url) as wrapper:
         eventually(lambda: len(left(tmp_path)) == 3)  # the program's events, the run's mark, and its start
         os.kill(wrapper.pid, signal.SIGKILL)
-        wrapper.wait(10)
+        wrapper.wait(30)
     assert not senders(url)
     service.start("/livez")
     eventually(lambda: not left(tmp_path))

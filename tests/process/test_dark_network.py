@@ -30,7 +30,7 @@ def test_health_and_readiness_answer_in_time_while_the_database_is_silent(
             thread.join()
         assert len(answers) == 20
         for took, ready, health in answers:
-            assert took < 5  # two seconds each
+            assert took < 10  # two seconds each; the pool alone would wait for half a minute
             assert (ready.status, "database" in ready.json["not_ready"]) == (503, True)
             assert (health.status, health.json["status"]) == (200, "degraded")
             assert "no answer within 2 s" in health.json["database"]["error"]

@@ -42,10 +42,10 @@ def test_a_full_disk_of_the_database_is_survived(
     with reporting(local) as accepted:
         more(accepted, 50)
         _fill(filler)
-        eventually(lambda: local.get("/v1/healthz").json["spool_count"] > 20, 20)
+        eventually(lambda: local.get("/v1/healthz").json["spool_count"] > 20)
         more(accepted, 50)
         filler.unlink()
-        eventually(lambda: local.get("/v1/healthz").json["spool_count"] == 0, 20)
+        eventually(lambda: local.get("/v1/healthz").json["spool_count"] == 0)
         more(accepted, 50)
     drained(local)
     assert "No space left" in local.log
@@ -60,9 +60,9 @@ def test_no_connection_left_is_survived(own_server: MakeServer, make_role: Start
         more(accepted, 50)
         with ExitStack() as taken:
             _take_all(server.url, taken)
-            eventually(lambda: local.get("/v1/healthz").json["spool_count"] > 20, 20)
+            eventually(lambda: local.get("/v1/healthz").json["spool_count"] > 20)
             more(accepted, 50)
-        eventually(lambda: local.get("/v1/healthz").json["spool_count"] == 0, 20)
+        eventually(lambda: local.get("/v1/healthz").json["spool_count"] == 0)
         more(accepted, 50)
     drained(local)
     assert "upstream.lost" in local.log
@@ -78,14 +78,21 @@ def two_jobs(local: Service) -> list[str]:
 
 
 @pytest.mark.one_lane
-def test_a_deadlock_is_broken_and_its_events_are_kept(local: Service, database_url: str, two_jobs: list[str]) -> None:
+def test_a_deadlock_is_broken_and_its_events_are_kept(
+    make_role: StartRole, database_url: str, two_jobs: list[str]
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        name = connection.info.dbname
+        # A server looks for a deadlock once in each wait: by then the test must have made one.
+        connection.execute(f"alter database {name} set deadlock_timeout = '3s'".encode())
+    local = make_role("local", FABMON_DATABASE_URL=database_url, FABMON_SITE_ID="fab1").start()
     with psycopg.connect(database_url) as other, ThreadPoolExecutor(1) as thread:
-        other.execute("set local deadlock_timeout = '20s'")  # it is our side that looks for a deadlock, and gives up
+        other.execute("set local deadlock_timeout = '60s'")  # it is our side that looks for a deadlock, and gives up
         other.execute("select from run where id = %s for update", [two_jobs[1]])
         asked = thread.submit(local.send, [event_dict("finished", run=job, at=9) for job in two_jobs])
         _wait_for_lock(database_url)
         other.execute("select from run where id = %s for update", [two_jobs[0]])  # now each waits for the other
-        reply = asked.result(20)
+        reply = asked.result(60)
         other.rollback()
     assert (reply.status, reply.json["stored"] + reply.json["spooled"]) == (200, 2)
     drained(local)
@@ -104,7 +111,7 @@ def test_a_serialisation_failure_is_tried_again(make_role: StartRole, database_u
         asked = thread.submit(local.send, [event_dict("finished", run=job, at=9) for job in two_jobs])
         _wait_for_lock(database_url)
         other.commit()
-        reply = asked.result(20)
+        reply = asked.result(60)
     assert (reply.status, reply.json["stored"] + reply.json["spooled"]) == (200, 2)
     drained(local)
     assert "could not serialize" in local.log
@@ -151,7 +158,7 @@ def _take_all(url: str, taken: ExitStack) -> None:
             assert "too many clients" in str(error)
         return not ended
 
-    eventually(theirs_are_ended_and_none_is_left, 20)
+    eventually(theirs_are_ended_and_none_is_left)
 
 
 def _wait_for_lock(url: str) -> None:

@@ -54,4 +54,4 @@ def test_a_repeat_is_not_answered_before_the_standby_has_the_first(primary: OwnS
         with pytest.raises(TimeoutError):
             repeat.result(1.0)
         standby.start()
-        assert repeat.result(20) == [0]
+        assert repeat.result(60) == [0]

@@ -27,7 +27,7 @@ def run(command: Sequence[str | Path], place: Path, **environment: str) -> str:
     """What it prints; nothing of this test's Python or of the checkout is in its environment."""
     clean = {name: os.environ[name] for name in os.environ if not name.startswith(("FABMON_", "PYTHON", "VIRTUAL_"))}
     given = {**clean, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_COMPILE": "1", **environment}
-    done = subprocess.run(command, cwd=place, env=given, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, cwd=place, env=given, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, (command, done.stdout[-2000:] + done.stderr[-2000:])
     return done.stdout
 
@@ -87,7 +87,7 @@ def test_the_images_health_check_asks_the_role_that_is_there(make_role: StartRol
 
     def healthy() -> bool:
         environment = {**os.environ, "FABMON_PORT": str(role.port)}
-        return subprocess.run(command, env=environment, timeout=20, check=False).returncode == 0
+        return subprocess.run(command, env=environment, timeout=60, check=False).returncode == 0
 
     assert healthy()
     role.stop()

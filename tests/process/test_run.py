@@ -14,7 +14,8 @@ from uuid import UUID, uuid4, uuid5
 import pytest
 
 import fabmon
-from tests.fixtures.stub_sidecar import FABMON_RUN, Sidecar, fabmon_run, free_port
+from tests.fixtures.roles import free_port
+from tests.fixtures.stub_sidecar import FABMON_RUN, Sidecar, fabmon_run
 
 PYTHON = sys.executable
 BURN = "import time\nwhile time.process_time() < 0.35: pass"
@@ -152,7 +153,7 @@ def test_a_signal_to_us_reaches_the_program_and_cancels_the_job(
         assert running.stdout.readline() == b"USR1\n"
         running.send_signal(signal.Signals[name])
         assert running.stdout.read() == f"{name}\n".encode()
-        assert running.wait(10) == 128 + signal.Signals[name]
+        assert running.wait(30) == 128 + signal.Signals[name]
     _, ended = sidecar.one_job()
     assert (ended["event"]["kind"], ended["event"]["metadata"]["signal"]) == ("canceled", name)
 
@@ -164,7 +165,7 @@ def test_a_shell_that_says_143_after_our_sigterm_was_canceled(sidecar: Sidecar, 
         assert running.stdout is not None
         assert running.stdout.readline() == b"ready\n"
         running.terminate()
-        assert running.wait(10) == 143
+        assert running.wait(30) == 143
     assert sidecar.one_job()[1]["event"]["kind"] == "canceled"
 
 
@@ -239,7 +240,7 @@ def test_signal_settings_and_open_files_pass_to_the_program(environment: dict[st
     seen = []
     for wrapper in ([], ours):
         line = ["bash", "-c", script, "bash", *wrapper, *show]
-        shown = subprocess.run(line, env=environment, capture_output=True, timeout=10, check=True).stdout.split()
+        shown = subprocess.run(line, env=environment, capture_output=True, timeout=60, check=True).stdout.split()
         blocked, ignored, inherited = shown[1::2][:2] + shown[4:]
         seen.append((blocked, int(ignored, 16) & 0x7FFF_FFFF, inherited))
     assert seen[0] == seen[1]
@@ -270,6 +271,6 @@ def test_the_command_stays_light(environment: dict[str, str]) -> None:
     # Without site, whose own imports are not ours, an editable install is not found by itself.
     environment["PYTHONPATH"] = str(Path(fabmon.__file__).parents[1])
     done = subprocess.run(
-        [PYTHON, "-S", "-c", program], env=environment, capture_output=True, text=True, timeout=10, check=True
+        [PYTHON, "-S", "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "0 []\n"

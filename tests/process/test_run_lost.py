@@ -15,8 +15,8 @@ from fabmon.clock import now
 from fabmon.unsent.lost import lost_event, settle
 from fabmon.unsent.mark import Mark
 from fabmon.wire.codec import decode_object
-from tests.fixtures.roles import Service, eventually
-from tests.fixtures.stub_sidecar import FABMON_RUN, Sidecar, fabmon_run, free_port
+from tests.fixtures.roles import Service, eventually, free_port
+from tests.fixtures.stub_sidecar import FABMON_RUN, Sidecar, fabmon_run
 from tests.make import event_bytes, event_dict
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="locks that end with their process")
@@ -50,7 +50,7 @@ def test_the_next_run_finds_it_and_leaves_the_living_alone(environment: dict[str
     with running(environment, url) as dead, running(environment, url):
         eventually(lambda: len(marks(tmp_path)) == 2)
         dead.kill()
-        dead.wait(10)
+        dead.wait(30)
         with Sidecar(port).serving() as sidecar:
             fabmon_run(environment, url, "--", "true")
             eventually(lambda: said_lost(sidecar))
@@ -70,7 +70,7 @@ def test_the_jobs_answer_says_so_until_the_run_is_heard_of_again(
         job = local.get("/v1/jobs").json["items"][0]
         assert (job["status"], job["lost"]) == ("running", False)
         dead.kill()
-        dead.wait(10)
+        dead.wait(30)
     fabmon_run(environment, local.url, "--wait", "--", "true")
 
     def shown() -> dict[str, Any]:

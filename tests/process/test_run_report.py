@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.roles import eventually
-from tests.fixtures.stub_sidecar import FABMON_RUN, Sidecar, fabmon_run, free_port
+from tests.fixtures.roles import eventually, free_port
+from tests.fixtures.stub_sidecar import FABMON_RUN, Sidecar, fabmon_run
+from tests.fixtures.timing import in_time
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, /proc and the subreaper are Linux's")
 
@@ -31,19 +32,28 @@ def test_a_sidecar_that_is_away_changes_nothing_and_the_next_run_reports_both(
 ) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    begun = time.monotonic()
-    away = fabmon_run(environment, url, "--key", "first", "--", "sh", "-c", "echo out; echo err >&2; exit 3")
-    assert (away.returncode, away.stdout, away.stderr) == (3, b"out\n", b"err\n")
-    assert time.monotonic() - begun < 1.5
-    eventually(lambda: len(kept(tmp_path)) == 2)
+    runs = 0
+
+    def run() -> float:
+        nonlocal runs
+        runs += 1
+        begun = time.monotonic()
+        away = fabmon_run(environment, url, "--key", "first", "--", "sh", "-c", "echo out; echo err >&2; exit 3")
+        took = time.monotonic() - begun
+        assert (away.returncode, away.stdout, away.stderr) == (3, b"out\n", b"err\n")
+        return took
+
+    in_time(1.5, run)
+    eventually(lambda: len(kept(tmp_path)) == 2 * runs)
     lines = kept(tmp_path)
-    assert [json.loads(line)["event"]["kind"] for line in lines] == ["started", "finished"]
+    kinds = [json.loads(line)["event"]["kind"] for line in lines]
+    assert sorted(kinds) == ["finished"] * runs + ["started"] * runs
     with Sidecar().serving() as elsewhere:  # not meant for this one
         fabmon_run(environment, elsewhere.url, "--wait", "--", "true")
         assert len(elsewhere.bodies) == 2
     with Sidecar(port).serving() as back:
         fabmon_run(environment, url, "--key", "second", "--", "true")
-        eventually(lambda: len(set(back.bodies)) == 4)
+        eventually(lambda: len(set(back.bodies)) == 2 * runs + 2)
         eventually(lambda: not kept(tmp_path))
     assert set(lines) < set(back.bodies)
 
@@ -66,11 +76,16 @@ def test_a_claim_that_a_crash_left_behind_is_taken_up_at_once(environment: dict[
 
 def drip(listener: socket.socket) -> None:
     """Never finish an answer, and never be silent for long."""
-    with suppress(OSError), listener.accept()[0] as connection:
-        connection.sendall(b"HTTP/1.1 200 OK\r\n")
-        while True:
-            connection.sendall(b"X: y\r\n")
-            time.sleep(0.2)
+    while True:
+        try:
+            connection = listener.accept()[0]
+        except OSError:
+            return
+        with suppress(OSError), connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            while True:
+                connection.sendall(b"X: y\r\n")
+                time.sleep(0.2)
 
 
 def test_a_sidecar_that_never_answers_delays_neither_the_start_nor_for_long_the_end(
@@ -82,18 +97,27 @@ def test_a_sidecar_that_never_answers_delays_neither_the_start_nor_for_long_the_
         urls = [f"http://127.0.0.1:{listener.getsockname()[1]}" for listener in (silent, dripping)]
         command = ["--", "sh", "-c", "echo started; exec sleep 0.2"]
         lines = [[*FABMON_RUN, "--app", "x", "--url", url, *command] for url in urls]
-        begun = time.monotonic()
-        running = [subprocess.Popen(line, env=environment, stdout=subprocess.PIPE) for line in lines]
-        for process in running:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"started\n"
-        assert time.monotonic() - begun < 1.0
-        for process in running:
-            assert process.communicate(timeout=20)[0] == b""
-            assert process.returncode == 0
-        assert time.monotonic() - begun < 0.2 + 2.0 + 1.0
-        thread.join(5)
-    assert len(kept(tmp_path)) == 4
+        runs = 0
+
+        def run() -> float:
+            """How late it was, at the start or at the end."""
+            nonlocal runs
+            runs += 1
+            begun = time.monotonic()
+            running = [subprocess.Popen(line, env=environment, stdout=subprocess.PIPE) for line in lines]
+            for process in running:
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"started\n"
+            started = time.monotonic()
+            for process in running:
+                assert process.communicate(timeout=60)[0] == b""
+                assert process.returncode == 0
+            return max(started - begun, time.monotonic() - begun - 0.2 - 2.0)
+
+        in_time(1.0, run)
+        dripping.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert len(kept(tmp_path)) == 4 * runs
 
 
 def test_a_refusal_is_said_in_one_line(sidecar: Sidecar, environment: dict[str, str], tmp_path: Path) -> None:
@@ -128,7 +152,7 @@ def test_a_mistake_is_one_line_and_starts_nothing(
     environment: dict[str, str], tmp_path: Path, arguments: list[str | bytes], said: str
 ) -> None:
     line = [*FABMON_RUN, "--app", "x", *arguments, "touch", str(tmp_path / "was-started")]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=10, check=False)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(f"fabmon run: {said}")
     assert done.stderr.count("\n") == 1

@@ -46,7 +46,7 @@ def test_of_a_file(
     log.write_text("of an earlier run\n")
     line = [*FABMON_RUN, "--app", "x", "--url", sidecar.url, *flags, "--", "sh", "-c", script]
     with log.open("a") as stderr:
-        subprocess.run(line, env=environment, stderr=stderr, timeout=20, check=False)
+        subprocess.run(line, env=environment, stderr=stderr, timeout=60, check=False)
     check(tail(sidecar), expected)
 
 
@@ -54,7 +54,7 @@ def test_of_a_file(
 def test_of_a_pipe(
     sidecar: Sidecar, environment: dict[str, str], script: str, flags: list[str], expected: str | None
 ) -> None:
-    plain = subprocess.run(["sh", "-c", script], capture_output=True, timeout=20, check=False)
+    plain = subprocess.run(["sh", "-c", script], capture_output=True, timeout=60, check=False)
     done = fabmon_run(environment, sidecar.url, *flags, "--", "sh", "-c", script)
     assert (done.returncode, done.stdout, done.stderr) == (plain.returncode, plain.stdout, plain.stderr)
     check(tail(sidecar), expected)
@@ -63,7 +63,7 @@ def test_of_a_pipe(
 def test_of_one_pipe_for_both_the_order_stays(sidecar: Sidecar, environment: dict[str, str]) -> None:
     script = "for n in $(seq 200); do echo out $n; echo err $n >&2; done; exit 1"
     line = [*FABMON_RUN, "--app", "x", "--url", sidecar.url, "--", "sh", "-c", script]
-    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "timeout": 20, "check": False}
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "timeout": 60, "check": False}
     done = subprocess.run(line, env=environment, **both)  # type: ignore[call-overload]
     assert done.stdout.split() == [word for n in range(1, 201) for word in (b"out", b"%d" % n, b"err", b"%d" % n)]
     assert (tail(sidecar) or "").endswith("out 200\nerr 200")
@@ -73,7 +73,7 @@ def test_of_a_terminal_nothing_is_taken(sidecar: Sidecar, environment: dict[str,
     ours, theirs = pty.openpty()
     script = "test -t 2 && echo is a terminal >&2; exit 1"
     line = [*FABMON_RUN, "--app", "x", "--url", sidecar.url, "--", "sh", "-c", script]
-    subprocess.run(line, env=environment, stderr=theirs, timeout=20, check=False)
+    subprocess.run(line, env=environment, stderr=theirs, timeout=60, check=False)
     assert b"is a terminal" in os.read(ours, 1000)
     os.close(ours)
     os.close(theirs)
@@ -89,7 +89,7 @@ def test_a_daemon_goes_on_writing_and_is_not_waited_for(
     )
     line = [*FABMON_RUN, "--app", "x", "--url", sidecar.url, "--", "sh", "-c", script]
     with subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as running:
-        assert running.wait(10) == 2
+        assert running.wait(30) == 2
         (tmp_path / "go").touch()
         assert running.stderr is not None
         assert running.stderr.read() == b"soon\nlate\nlater\n"
@@ -104,7 +104,7 @@ def test_a_program_whose_wrapper_is_killed_goes_on_writing(environment: dict[str
         assert running.stderr is not None
         assert running.stderr.readline() == b"ready\n"
         running.kill()
-        running.wait(10)
+        running.wait(30)
         go.touch()
         assert running.stderr.readline() == b"more\n"
         eventually(there.exists)
@@ -116,12 +116,12 @@ def test_nobody_reads_and_the_program_ends_as_without_us(sidecar: Sidecar, envir
     with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE) as running:
         assert running.stderr is not None
         running.stderr.close()
-        assert running.wait(10) == 128 + signal.SIGPIPE
+        assert running.wait(30) == 128 + signal.SIGPIPE
     script = "head -c 100000 /dev/zero >&2; exit 1"
     with subprocess.Popen([*line[:-1], script], env=environment, stderr=subprocess.PIPE) as running:
         begun = time.monotonic()
-        assert running.wait(10) == 1
-        assert time.monotonic() - begun < 3
+        assert running.wait(30) == 1
+        assert time.monotonic() - begun < 10
         assert running.stderr is not None
         assert len(running.stderr.read()) == 100_000
 
@@ -144,5 +144,5 @@ def test_streams_that_are_closed_or_full_change_nothing(
     line = [*FABMON_RUN, "--app", "x", "--url", sidecar.url, "--", *command]
     shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *line]
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    assert subprocess.run(shell, env=environment, timeout=20, check=False, **streams).returncode == code  # type: ignore[call-overload]
+    assert subprocess.run(shell, env=environment, timeout=60, check=False, **streams).returncode == code  # type: ignore[call-overload]
     assert sidecar.expect(2)[-1]["event"]["status"] == ("failed" if code else "succeeded")

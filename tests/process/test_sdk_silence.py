@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from fabmon.sdk.events import Draft
 from fabmon.wire.event import Entity, Happening
 from fabmon.wire.ids import app_of
 from tests.fixtures.programs import clean_environment, python
-from tests.fixtures.roles import eventually
-from tests.fixtures.stub_sidecar import Sidecar, free_port
+from tests.fixtures.roles import eventually, free_port
+from tests.fixtures.stub_sidecar import Sidecar
+from tests.fixtures.timing import in_time
 
 
 @pytest.fixture
@@ -37,16 +39,24 @@ def test_what_piles_up_behind_a_silent_sidecar_goes_to_disk_before_it_has_timed_
     silent: str, tmp_path: Path, scheme: str
 ) -> None:
     app = app_of("x")
-    emitter = Emitter(read_address(silent.replace("http", scheme)), "test", {"FABMON_DATA_DIR": str(tmp_path)})
     draft = Draft("fab1", app, Entity("job", app.app_id), Happening("progress", now()))
-    begun = time.monotonic()
-    for _ in range(4000):
-        emitter.send(draft)
-    eventually(lambda: len(kept(tmp_path)) >= 2000, 5.0)
-    took = time.monotonic() - begun
-    assert emitter.close() is None
-    assert took < 1.2  # it waits 1.5 s for an answer
-    assert len(kept(tmp_path)) == 4000
+    places = (tmp_path / str(n) for n in count())
+    emitters: list[tuple[Path, Emitter]] = []
+
+    def pile_up() -> float:
+        place = next(places)
+        emitter = Emitter(read_address(silent.replace("http", scheme)), "test", {"FABMON_DATA_DIR": str(place)})
+        emitters.append((place, emitter))
+        begun = time.monotonic()
+        for _ in range(4000):
+            emitter.send(draft)
+        eventually(lambda: len(kept(place)) >= 2000)
+        return time.monotonic() - begun
+
+    in_time(1.2, pile_up)  # it waits 1.5 s for an answer
+    for place, emitter in emitters:
+        assert emitter.close() is None
+        assert len(kept(place)) == 4000
 
 
 def test_an_end_in_the_middle_of_a_batch_leaves_each_event_once(tmp_path: Path) -> None:
@@ -91,13 +101,20 @@ def test_a_burst_against_a_silent_sidecar_is_kept_whole_in_little_memory(silent:
 def test_a_sidecar_known_to_be_silent_is_not_waited_for_at_the_end(silent: str, tmp_path: Path) -> None:
     program = "import fabmon, time\nwith fabmon.job('x'): time.sleep(2.2)\nprint('done', flush=True)"
     environment = {**clean_environment(tmp_path), "FABMON_URL": silent}
-    with subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE) as running:
-        assert running.stdout is not None
-        assert running.stdout.readline() == b"done\n"
-        done = time.monotonic()
-        assert running.wait(10) == 0
-        assert time.monotonic() - done < 1.0
-    assert len(kept(tmp_path)) == 2
+    runs = 0
+
+    def run() -> float:
+        nonlocal runs
+        runs += 1
+        with subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE) as running:
+            assert running.stdout is not None
+            assert running.stdout.readline() == b"done\n"
+            done = time.monotonic()
+            assert running.wait(30) == 0
+            return time.monotonic() - done
+
+    in_time(1.0, run)
+    assert len(kept(tmp_path)) == 2 * runs
 
 
 def test_what_was_kept_while_the_sidecar_failed_is_sent_by_the_same_job_when_it_is_back(tmp_path: Path) -> None:
@@ -120,7 +137,7 @@ def test_what_was_kept_while_the_sidecar_failed_is_sent_by_the_same_job_when_it_
             sidecar.status = 200
             # What was taken while the answer became a 500 comes again.
             eventually(lambda: len(set(sidecar.bodies)) == 2)
-            running.communicate(b"\n", timeout=20)
+            running.communicate(b"\n", timeout=60)
     assert {event["event"]["kind"] for event in sidecar.events} == {"started", "progress", "finished"}
     assert kept(tmp_path) == []
 
@@ -186,7 +203,7 @@ def test_half_an_hour_without_the_sidecar_and_then_it_is_back(tmp_path: Path) ->
             running.stdin.write(b"\n")
             running.stdin.flush()
             eventually(lambda: len(set(back.bodies)) == 31)  # while it runs
-            running.communicate(b"\n", timeout=20)
+            running.communicate(b"\n", timeout=60)
     assert running.returncode == 0
     assert kept(tmp_path) == []
     happened = [json.loads(body)["event"] for body in set(back.bodies)]

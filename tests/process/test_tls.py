@@ -77,7 +77,7 @@ def test_whoever_does_not_get_in_hears_why_and_loses_nothing(
         assert (health["spool_count"], health["dead_letters"]) == (sent, 0)
         assert said in health["upstream"]["reason"], health["upstream"]
         assert said in sidecar.log
-        eventually(lambda: f'"tls.refused","reason":"{heard}' in local.log, 5, lambda: local.log)
+        eventually(lambda: f'"tls.refused","reason":"{heard}' in local.log, why=lambda: local.log)
         assert sidecar.stop() == 0
 
     ours = {"FABMON_CA": papers.ca, "FABMON_CLIENT_CERT": papers.client}
@@ -113,11 +113,11 @@ def test_a_renewed_certificate_is_used_without_a_restart(papers: Papers, make_ro
     with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
         role.get("/livez")
     served.write_text("half of")
-    eventually(lambda: "tls.unusable" in role.log, 6)
+    eventually(lambda: "tls.unusable" in role.log)
     with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
         role.get("/livez")
     served.write_bytes(Path(papers.server).read_bytes())
-    eventually(lambda: "tls.renewed" in role.log, 6)
+    eventually(lambda: "tls.renewed" in role.log)
     assert role.get("/livez").status == 200
 
 
@@ -149,13 +149,13 @@ def test_authorities_and_a_clients_certificate_are_read_again(
     trusted.write_bytes(Path(papers.ca).read_bytes())
     eventually(lambda: send()["forwarded"] == 1)
     accepted.write_bytes(Path(papers.ca).read_bytes())
-    eventually(lambda: "tls.renewed" in local.log, 6)
+    eventually(lambda: "tls.renewed" in local.log)
     local.tls.load_cert_chain(papers.client)
     assert local.get("/livez").status == 200
     shown.write_text("half of")
-    eventually(lambda: "credentials.unusable" in sidecar.log or not send(), 6)
+    eventually(lambda: "credentials.unusable" in sidecar.log or not send())
     shown.write_bytes(Path(papers.client).read_bytes())
-    eventually(lambda: sidecar.log.count("credentials.read") == 2 or not send(), 6)
+    eventually(lambda: sidecar.log.count("credentials.read") == 2 or not send())
     eventually(lambda: send()["forwarded"] == 1)
     eventually(lambda: sidecar.get("/v1/healthz").json["spool_count"] == 0)
     assert sidecar.get("/v1/healthz").json["dead_letters"] == 0

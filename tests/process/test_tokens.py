@@ -170,13 +170,15 @@ def test_in_central_other_sites_do_not_exist_for_a_bound_token(
 
 def test_a_flood_of_wrong_tokens_is_slowed_and_shuts_nobody_out(guarded: tuple[Service, dict[str, str]]) -> None:
     local, tokens = guarded
+    begun = time.monotonic()
     found = [local.ask("GET", "/v1/jobs", headers=bearer(f"wrong-{number}")) for number in range(100)]
+    took = time.monotonic() - begun
     assert {reply.status for reply in found} == {401, 429}
     slowed = next(reply for reply in found if reply.status == 429)
     assert (slowed.json["code"], slowed.headers["retry-after"]) == ("too_many_failures", "1")
     assert local.ask("GET", "/v1/jobs", headers=bearer(tokens["reader"])).status == 200
     assert local.log.count("access.refused") == sum(reply.status == 401 for reply in found)
-    assert 1 <= local.log.count("access.throttled") <= 8
+    assert 1 <= local.log.count("access.throttled") <= 8 + took
     assert 'fabmon_refused_requests_total{code="too_many_failures"}' in local.get("/metrics").body.decode()
 
 
@@ -189,22 +191,22 @@ def test_the_file_is_read_again_and_the_last_good_one_holds(
         return local.ask("GET", "/v1/jobs", headers=bearer(secret)).status
 
     new = add_token(file, "reader", "read")  # the same name: both are good while one is replaced by the other
-    eventually(lambda: status(new) == 200, 3)
+    eventually(lambda: status(new) == 200)
     assert status(tokens["reader"]) == 200
     good = file.read_bytes()
     damages = (b"", b"# x\n{", good + good.splitlines()[1], b'{"name":"x"}\n', b"\xff")
     for number, damage in enumerate(damages, 1):
-        file.write_bytes(damage)
-        eventually(lambda: status(new) == 200 and local.log.count("tokens.unusable") == number, 3)  # noqa: B023 - called within its turn
+        _replace(file, damage)
+        eventually(lambda: status(new) == 200 and local.log.count("tokens.unusable") == number)  # noqa: B023 - called within its turn
     file.unlink()
-    eventually(lambda: status(new) == 200 and local.log.count("tokens.unusable") == len(damages) + 1, 3)
-    file.write_bytes(good)
+    eventually(lambda: status(new) == 200 and local.log.count("tokens.unusable") == len(damages) + 1)
+    _replace(file, good)
     file.chmod(0o644)
-    eventually(lambda: status(new) == 200 and local.log.count("tokens.unusable") == len(damages) + 2, 3)
+    eventually(lambda: status(new) == 200 and local.log.count("tokens.unusable") == len(damages) + 2)
     assert "0644" in local.log
     file.chmod(0o600)
     assert fabmon("token", "revoke", "chief", FABMON_TOKENS_FILE=str(file)).returncode == 0
-    eventually(lambda: status(tokens["chief"]) == 401, 3)
+    eventually(lambda: status(tokens["chief"]) == 401)
     assert status(new) == 200
 
 
@@ -256,6 +258,14 @@ def test_with_tokens_a_role_may_listen_beyond_loopback(file: Path, make_role: St
             outside.sendall(b"GET /v1/healthz HTTP/1.1\r\nhost: x\r\n\r\n")
             assert outside.recv(100).startswith(b"HTTP/1.1 401")
     assert "role.plain_http" in sidecar.log
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """In one step: the role never sees it half written."""
+    new = file.with_suffix(".new")
+    new.write_bytes(content)
+    new.chmod(0o600)
+    new.rename(file)
 
 
 def _own_address() -> str | None:

@@ -66,7 +66,7 @@ def test_up_with_the_demo_shows_a_fab_at_work_and_stops_cleanly(data_dir: Path) 
 
 def test_a_second_start_on_the_same_directory_says_who_holds_it(data_dir: Path) -> None:
     with running(data_dir) as up, running(data_dir) as second:
-        assert second.process.wait(10) == 1
+        assert second.process.wait(30) == 1
         assert f"process {up.process.pid}" in second.log
 
 

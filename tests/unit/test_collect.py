@@ -198,7 +198,7 @@ async def test_it_stops_also_when_it_cannot_give_a_file_back(tmp_path: Path) -> 
         await asyncio.Event().wait()
         raise AssertionError
 
-    async with asyncio.timeout(5), collect([tmp_path], ["abc"], never, None):
+    async with asyncio.timeout(30), collect([tmp_path], ["abc"], never, None):
         await asked.wait()
         (taken,) = tmp_path.iterdir()
         taken.with_suffix("").mkdir()  # in the way of its old name
@@ -223,7 +223,7 @@ def test_what_cannot_be_removed_is_in_nobodys_way(tmp_path: Path, monkeypatch: p
     assert "abc-2.jsonl" in names(tmp_path)
 
 
-@pytest.mark.timeout(5)
+@pytest.mark.timeout(30)
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     """One that took a plain file's place just before it was opened."""
     os.mkfifo(tmp_path / "pipe")

@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from fabmon.errors import BadEvent, Overloaded, StoreUnavailable
+from fabmon.ingest import commit
 from fabmon.ingest.commit import Bounds, Group, Outcome, Write, group_commit
 from fabmon.wire.event import Batch, Sink
+from tests.fixtures.roles import eventually_async
 from tests.make import event
 
 
@@ -78,7 +80,8 @@ async def test_requests_that_wait_together_share_a_group() -> None:
     assert [(receipt.stored, receipt.duplicates) for receipt in receipts] == [(1, 0), (1, 1), (1, 1), (1, 1)]
 
 
-async def test_few_events_wait_for_the_group_under_way_and_many_do_not() -> None:
+async def test_few_events_wait_for_the_group_under_way_and_many_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "_PATIENCE_SECONDS", 60.0)  # it is not late
     store = Store()
     async with sink_over(store.write, least=3, in_flight=2) as sink:
         store.open.clear()
@@ -88,8 +91,7 @@ async def test_few_events_wait_for_the_group_under_way_and_many_do_not() -> None
             await asyncio.sleep(0.001)
         assert store.groups == [["a"]]
         asked.append(asyncio.ensure_future(sink(batch("d"))))
-        await asyncio.sleep(0.001)
-        assert store.groups == [["a"], ["b", "c", "d"]]
+        await eventually_async(lambda: store.groups == [["a"], ["b", "c", "d"]])
         store.open.set()
         await asyncio.gather(*asked)
 
@@ -99,11 +101,10 @@ async def test_a_group_that_is_late_keeps_nobody_waiting() -> None:
     async with sink_over(store.write, least=3, in_flight=2) as sink:
         store.open.clear()
         asked = [asyncio.ensure_future(sink(batch("a")))]
-        await asyncio.sleep(0.001)
+        await eventually_async(lambda: store.groups)
         asked.append(asyncio.ensure_future(sink(batch("b"))))
         assert store.groups == [["a"]]
-        await asyncio.sleep(0.3)
-        assert store.groups == [["a"], ["b"]]
+        await eventually_async(lambda: store.groups == [["a"], ["b"]])
         store.open.set()
         await asyncio.gather(*asked)
 

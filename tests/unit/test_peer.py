@@ -20,7 +20,7 @@ async def test_a_long_deadline_holds_too() -> None:
             deadline = 5 + (0.2 - begun) % 1
             with pytest.raises(PeerUnavailable, match="gave no answer"):
                 await peer.get("/v1/jobs", [], deadline)
-            assert loop.time() - begun < deadline + 0.1
+            assert loop.time() - begun < deadline + 0.5
 
 
 async def test_of_an_endless_refusal_the_beginning_is_read_and_the_connection_closed() -> None:
@@ -35,8 +35,8 @@ async def test_of_an_endless_refusal_the_beginning_is_read_and_the_connection_cl
 
     server = await asyncio.start_server(refuse, "127.0.0.1")
     async with server, open_peer(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as peer:
-        status, _, parts = await peer.stream("/v1/stream", [], {}, 5.0)
-        async with asyncio.timeout(5):
+        status, _, parts = await peer.stream("/v1/stream", [], {}, 30.0)
+        async with asyncio.timeout(30):
             assert (status, [len(part) async for part in parts]) == (503, [65536])
             await closed.wait()
 

@@ -161,7 +161,7 @@ async def test_any_bytes_in_the_directory_it_starts_and_delivers_what_is_whole(t
     untouched = [path for path in tmp_path.glob("*.segment") if path.name not in touched]
     begun = time.monotonic()
     async with open_spool(tmp_path, SMALL) as spool:
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 5
         left = set(await contents(spool))
         whole = {raw for path in untouched for raw in raws(30) if raw + b"\n" in path.read_bytes()}
         delivered_before = set(raws(5))

@@ -151,8 +151,8 @@ class Emitter:
                 self._trouble = what_needs_a_person(error)
                 self._silent = isinstance(error, TimeoutError)
                 self._next_leftovers = 0.0
-                self._keep()
                 retry_at, delay = monotonic() + delay, min(2 * delay, LONGEST_RETRY_SECONDS)
+                self._keep()
         self._post.close()
 
     def _wait(self, retry_at: float) -> bool:
