@@ -1,14 +1,18 @@
 """`fabmon jobs` and `fabmon tail` ask for everything that the API has a parameter for."""
 
+import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from fabmon.roles.described import CENTRAL
+from fabmon.unsent.lost import lost_event
 from tests.fixtures.roles import Service, StartRole, free_port
 from tests.make import event_dict, life
 from tests.process.test_start import fabmon
@@ -112,3 +116,15 @@ def test_a_job_is_shown_by_its_id_or_its_key_and_the_table_fits_the_terminal(loc
             assert "LOT-4711" in shown or "wafer-07" in shown
             assert max(map(len, shown.splitlines())) <= columns
     assert "FABMON_URL" in fabmon("jobs", "--help").stdout
+
+
+@pytest.mark.one_lane
+def test_a_job_that_runs_shows_how_long_it_has_run_and_one_that_is_gone_that_it_is_lost(local: Service) -> None:
+    started = event_dict(at=datetime.now(UTC) - timedelta(minutes=90), business_key="LOT-1")
+    gone = event_dict(at=datetime.now(UTC) - timedelta(minutes=80), business_key="LOT-2")
+    local.send([started, gone, json.loads(lost_event(gone))])
+    lost, running = fabmon("jobs", "--url", local.url, COLUMNS="80").stdout.splitlines()[1:]
+    assert "lost" in lost
+    assert "running" not in lost
+    assert "running" in running
+    assert re.search(r"1:30:\d\d\+", running)

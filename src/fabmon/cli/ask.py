@@ -106,6 +106,14 @@ def total(*parts: float | None) -> float | None:
     return sum(known) if known else None
 
 
+def taken(item: dict[str, Any]) -> str:
+    """How long a job took; of one that runs, how long it has been running by this machine's clock, with a +."""
+    if item["duration_s"] is not None or item["status"] != "running":
+        return duration(item["duration_s"])
+    so_far = (datetime.now().astimezone() - datetime.fromisoformat(item["started_at"])).total_seconds()
+    return f"{duration(max(0.0, so_far))}+"
+
+
 def duration(seconds: float | None) -> str:
     if seconds is None:
         return ""

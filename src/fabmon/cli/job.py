@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fabmon.cli.ask import coloured, duration, fetch, local_time, shown
+from fabmon.cli.ask import coloured, duration, fetch, local_time, shown, taken
 from fabmon.errors import StartError
 from fabmon.wire.codec import decode_object
 
@@ -95,5 +95,5 @@ def _subjobs(subjobs: list[dict[str, Any]]) -> Table:
         table.add_column(name, no_wrap=True)
     for each in reversed(subjobs):
         cells = local_time(each["started_at"]), coloured(each["status"]), Text(str(each["sub_key"] or ""))
-        table.add_row(*cells, Text(duration(each["duration_s"])))
+        table.add_row(*cells, Text(taken(each)))
     return table

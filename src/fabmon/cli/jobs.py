@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fabmon.cli.ask import ask, coloured, duration, fetch, local_time, total
+from fabmon.cli.ask import ask, coloured, duration, fetch, local_time, taken, total
 from fabmon.errors import StartError
 from fabmon.wire.codec import decode_object
 
@@ -118,8 +118,8 @@ def _show(items: list[dict[str, Any]]) -> None:
     if with_ids:
         table.add_column("job", no_wrap=True, style="dim")
     for item in items:
-        taken = [
-            duration(item["duration_s"]),
+        of_item = [
+            taken(item),
             duration(total(item["cpu_user_s"], item["cpu_system_s"])),
             "" if item["mem_max_mb"] is None else f"{item['mem_max_mb']:.0f} MB",
         ]
@@ -128,7 +128,7 @@ def _show(items: list[dict[str, Any]]) -> None:
             _status(item),
             Text(str(item["app_name"]), no_wrap=True, overflow="ellipsis"),
             Text(str(item.get("sub_key") or item["job_key"] or ""), no_wrap=True, overflow="ellipsis"),
-            *map(Text, taken[: len(figures)]),
+            *map(Text, of_item[: len(figures)]),
             *([Text(str(item["site_id"]))] if several_sites else []),
             *([Text(str(item["job_id"]))] if with_ids else []),
         ]
@@ -138,5 +138,7 @@ def _show(items: list[dict[str, Any]]) -> None:
 
 def _status(item: dict[str, Any]) -> Text:
     status, progress = str(item["status"]), item.get("progress")
+    if item.get("lost"):
+        return coloured("failed", "lost")  # it runs as far as its events say, and its process is known to be gone
     shown = f"{status} {progress:.0%}" if status == "running" and isinstance(progress, float) else status
     return coloured(status, shown)
