@@ -23,7 +23,7 @@ from fabmon.tasks import beside
 log = Log("fabmon.upkeep")
 
 EVERY_SECONDS: Final = 3600.0
-_AFTER_FAILURE_SECONDS: Final = 5.0
+_FIRST_RETRY_SECONDS: Final = 5.0
 _ROWS_AT_ONCE: Final = 5000
 
 
@@ -78,17 +78,18 @@ async def _remove(connection: Connection, name: str, days: int) -> None:
 
 
 async def _run(pool: Pool, schema: Schema, periods: Periods) -> None:
+    delay = _FIRST_RETRY_SECONDS
     while True:
         try:
             await schema.must_match()
             if periods.compress_events_after and not await may_compress(pool):
                 periods = msgspec.structs.replace(periods, compress_events_after=0)
             await keep_up(pool, periods)
+            delay = _FIRST_RETRY_SECONDS
             await asyncio.sleep(EVERY_SECONDS)
-        except StoreUnavailable as error:
-            log.warning("upkeep.waiting", reason=str(error), action="trying again")
-            await asyncio.sleep(_AFTER_FAILURE_SECONDS)
-        except psycopg.Error as error:
+        except (StoreUnavailable, psycopg.Error) as error:
             # A right that is missing, say: events are taken all the same, so it is no reason to stop the role.
-            log.error("upkeep.failed", reason=str(error).partition("\n")[0], action="trying again in an hour")
-            await asyncio.sleep(EVERY_SECONDS)
+            reason = str(error).partition("\n")[0]
+            log.warning("upkeep.waiting", reason=reason, action="trying again", retry_in_seconds=delay)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, EVERY_SECONDS)
