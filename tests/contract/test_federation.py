@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,7 +23,9 @@ Fabs = tuple[Service, list[Service]]
 @pytest.fixture
 def fabs(make_role: StartRole, new_database: Callable[[], str]) -> Fabs:
     """Central over three sites with seven jobs each, interleaved in time, some at the same moment."""
-    sites = [make_role("local", FABMON_DATABASE_URL=new_database(), FABMON_SITE_ID=f"fab{n}").start() for n in range(3)]
+    made = [make_role("local", FABMON_DATABASE_URL=new_database(), FABMON_SITE_ID=f"fab{n}") for n in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        sites = list(threads.map(Service.start, made))
     for n, site in enumerate(sites):
         events = [each for k in range(6) for each in life(begin=60 * k + (n * 10 if k % 2 else 0), site=f"fab{n}")]
         site.send([*events, event_dict("error", at=30 * n, site=f"fab{n}", app_name="etch")])
