@@ -5,11 +5,11 @@ cancelled. Events that wait while an fsync runs share the next one.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from threading import Lock
 from typing import TypeVar
 
 from fabmon.durable import lock_directory
@@ -56,8 +56,7 @@ class Spool:
         self._files = files
         self._thread = thread
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[tuple[Sequence[bytes], asyncio.Future[None]]] = []
-        self._waiting_lock = Lock()
+        self._waiting: deque[tuple[Sequence[bytes], asyncio.Future[None]]] = deque()
         self._grown = asyncio.Event()
         self._ahead: Future[None] | None = None
 
@@ -111,11 +110,10 @@ class Spool:
         waits, the events may be kept or not.
         """
         done: asyncio.Future[None] = self._loop.create_future()
-        with self._waiting_lock:
-            self._waiting.append((raws, done))
-            first = len(self._waiting) == 1
-        if first:
-            self._thread.submit(self._write_waiting)
+        self._waiting.append((raws, done))
+        if len(self._waiting) == 1:
+            # After all that runs in this turn of the loop: the thread finds all of their events, and wakes up once.
+            self._loop.call_soon(self._thread.submit, self._write_waiting)
         await done
 
     async def read(self, max_events: int = 1000, max_bytes: int = 4 * 1024 * 1024) -> list[Record]:
@@ -165,8 +163,12 @@ class Spool:
 
     def _write_waiting(self) -> None:
         """On the thread: one write and one fsync for all that wait now."""
-        with self._waiting_lock:
-            taken, self._waiting = self._waiting, []
+        taken: list[tuple[Sequence[bytes], asyncio.Future[None]]] = []
+        with suppress(IndexError):  # empty: no length says so for certain while the loop appends
+            while True:
+                taken.append(self._waiting.popleft())
+        if not taken:
+            return
         failure = self._write([raw for raws, _ in taken for raw in raws])
         failures = [failure] * len(taken)
         if isinstance(failure, SpoolFull) and len(taken) > 1:
