@@ -1,10 +1,12 @@
 """A database that refuses: its disk is full, it has no connection left, it breaks a deadlock. Nothing answered is lost."""
 
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -59,8 +61,13 @@ def test_no_connection_left_is_survived(own_server: MakeServer, make_role: Start
     with reporting(local) as accepted:
         more(accepted, 50)
         with ExitStack() as taken:
-            _take_all(server.url, taken)
-            eventually(lambda: local.get("/v1/healthz").json["spool_count"] > 20)
+            ours = taken.enter_context(psycopg.connect(server.url, autocommit=True, application_name="test"))
+
+            def nothing_is_left_and_the_spool_grows() -> bool:
+                _take_all(local, server.url, ours, taken)
+                return bool(local.get("/v1/healthz").json["spool_count"] > 20)
+
+            eventually(nothing_is_left_and_the_spool_grows)
             more(accepted, 50)
         eventually(lambda: local.get("/v1/healthz").json["spool_count"] == 0)
         more(accepted, 50)
@@ -142,23 +149,20 @@ def _fill(path: Path) -> None:
             file.write(b"x" * 65536)
 
 
-def _take_all(url: str, taken: ExitStack) -> None:
-    """Take every connection of the server, also those that `local` has, and those that it gets again before we do."""
-    ours = taken.enter_context(psycopg.connect(url, autocommit=True, application_name="test"))
-
-    def theirs_are_ended_and_none_is_left() -> bool:
-        ended = ours.execute(
+def _take_all(local: Service, url: str, ours: psycopg.Connection[Any], taken: ExitStack) -> None:
+    """Take every connection of the server, those of *local*, too; it stands still meanwhile, or it would be faster."""
+    local.signal(signal.SIGSTOP)
+    try:
+        ours.execute(
             "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
             " where backend_type = 'client backend' and application_name <> 'test'"
-        ).fetchall()
-        try:
-            while True:
-                taken.enter_context(psycopg.connect(url, application_name="test"))
-        except psycopg.OperationalError as error:
-            assert "too many clients" in str(error)
-        return not ended
-
-    eventually(theirs_are_ended_and_none_is_left)
+        )
+        while True:
+            taken.enter_context(psycopg.connect(url, application_name="test"))
+    except psycopg.OperationalError as error:
+        assert "too many clients" in str(error)
+    finally:
+        local.signal(signal.SIGCONT)
 
 
 def _wait_for_lock(url: str) -> None:

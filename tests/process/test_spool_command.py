@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +126,13 @@ def test_dead_letters_that_change_while_they_are_chosen(filled: Path) -> None:
     first = path.read_bytes()
     second, third = first.replace(b"LOT-1", b"LOT-8"), first.replace(b"LOT-1", b"LOT-9")
     path.write_bytes(first + second)
-    with Disk().locked(filled / "dead.lock"):
-        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        held = Path(f"/proc/{running.pid}/fd")
-        eventually(lambda: any(str(each.readlink()).endswith("dead.lock") for each in held.iterdir()))
-        path.write_bytes(second + third)
-    out, err = running.communicate(timeout=20)
+    with ExitStack() as held:
+        held.enter_context(Disk().locked(filled / "dead.lock"))
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            eventually(lambda: _has_open(running.pid, "dead.lock"))
+            path.write_bytes(second + third)
+            held.close()
+            out, err = running.communicate(timeout=20)
     assert (running.returncode, out, err) == (0, "1 dropped\n", "")
     assert path.read_bytes() == third
 
@@ -150,3 +152,11 @@ def test_beside_a_live_sidecar(make_role: StartRole, local: Service) -> None:
     books = sidecar.get("/v1/healthz").json["spool"]
     assert (books["accepted"], books["delivered"], books["dead"], books["pending"]) == (4, 3, 1, 0)
     assert "fabmon_spool_dead_total 1.0" in sidecar.get("/metrics").body.decode()
+
+
+def _has_open(pid: int, name: str) -> bool:
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since it was listed
+            if descriptor.readlink().name == name:
+                return True
+    return False
