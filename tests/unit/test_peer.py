@@ -23,6 +23,15 @@ async def test_a_long_deadline_holds_too() -> None:
             assert loop.time() - begun < deadline + 0.5
 
 
+async def test_the_deadline_of_a_peer_holds_for_every_question() -> None:
+    with stubs({"hangs": b""}) as urls:
+        async with open_peer(urls["hangs"], deadline_seconds=0.2) as peer, asyncio.timeout(10):
+            with pytest.raises(PeerUnavailable, match=r"within 0\.2 s"):
+                await peer.get("/v1/jobs", [], 30)
+            with pytest.raises(PeerUnavailable, match=r"within 0\.2 s"):
+                await peer.stream("/v1/stream", [], {}, 30)
+
+
 async def test_of_an_endless_refusal_the_beginning_is_read_and_the_connection_closed() -> None:
     closed = asyncio.Event()
 

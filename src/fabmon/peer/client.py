@@ -123,9 +123,7 @@ class Peer:
 
     async def get(self, path: str, query: Sequence[tuple[str, str]], timeout_seconds: float) -> Answer:
         """The peer's answer to a question, whatever its status; raises PeerUnavailable when there is none."""
-        if self._deadline_seconds is not None:
-            timeout_seconds = min(timeout_seconds, self._deadline_seconds)
-        return await self._ask("GET", path, timeout_seconds, query=query)
+        return await self._ask("GET", path, self._at_most(timeout_seconds), query=query)
 
     async def post(self, path: str, body: bytes, timeout_seconds: float) -> Answer:
         """The peer's answer, whatever its status; raises PeerUnavailable when there is none."""
@@ -139,6 +137,7 @@ class Peer:
         The deadline holds for the head and the first part, or the refusal; then each part may take 30 s. Raises
         PeerUnavailable, also between parts.
         """
+        head_timeout_seconds = self._at_most(head_timeout_seconds)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=head_timeout_seconds, sock_read=SILENCE_SECONDS)
         carried = joined([request] if (request := current.get()) else [])
         mine, tls = self._credentials.current()
@@ -160,6 +159,9 @@ class Peer:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise PeerUnavailable(f"{self.url}: {self._why(error)}") from error
         return response.status, response.headers.get("content-type", ""), _from_first(first, parts)
+
+    def _at_most(self, seconds: float) -> float:
+        return seconds if self._deadline_seconds is None else min(seconds, self._deadline_seconds)
 
     async def _parts(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
         try:
