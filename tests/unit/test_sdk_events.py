@@ -80,3 +80,16 @@ def test_text_is_cut_with_a_mark() -> None:
     assert text_of("x" * 500) == "x" * 500
     assert text_of("x" * 501) == "x" * 496 + " ..."
     assert text_of("a\0\udc80") == "a\N{REPLACEMENT CHARACTER}?"
+
+
+def test_text_of_a_class_of_its_own_is_text() -> None:
+    class Text(str):
+        """As numpy's strings are, which have no JSON."""
+
+        def __str__(self) -> str:
+            return "another"
+
+    assert type(text_of(Text("LOT-1"))) is str
+    app, entity = app_of(text_of(Text("x"))), Entity("job", app_of("x").app_id, business_key=text_of(Text("LOT-1")))
+    check(event_of("fab1", app, entity, "started", now()))
+    assert text_of(Text("LOT-1")) == "LOT-1"

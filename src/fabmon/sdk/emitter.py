@@ -104,7 +104,7 @@ class Emitter:
         """Wait until everything was sent or is on disk; False when that took too long."""
         deadline = monotonic() + within_seconds
         pause = threading.Event()
-        while self._pending or self._in_flight:
+        while self._has_some():
             if monotonic() > deadline:
                 return False
             pause.wait(0.005)
@@ -119,6 +119,10 @@ class Emitter:
         if self._dropped:
             return f"events came faster than they could be sent or kept; {self._dropped} are lost"
         return self._lost or self._trouble
+
+    def _has_some(self) -> bool:
+        with self._lock:  # between two of its holders an event may be in neither
+            return bool(self._pending or self._in_flight)
 
     def _too_much_waits(self) -> bool:
         return len(self._pending) >= SPILL_EVENTS or self._pending_bytes >= SPILL_BYTES
@@ -197,7 +201,7 @@ class Emitter:
                 size += _size(taken[-1])
             self._pending_bytes -= size
             self._in_flight = taken
-        lines = _lines(taken)  # without the lock, which the job's calls need
+        lines = self._lines(taken)  # without the lock, which the job's calls need
         with self._changed:
             if self._in_flight is not taken:  # `close` had no time left: they are on disk, under keys of their own
                 return []
@@ -230,7 +234,7 @@ class Emitter:
                     self._in_flight = []
                 self._pending.clear()
                 self._pending_bytes = 0
-            lines = _lines(taken)
+            lines = self._lines(taken)
             self._shelf.add(lines)
         except OSError as error:
             self._lost = f"the sidecar is away, and events cannot be kept: {error}"
@@ -240,13 +244,19 @@ class Emitter:
         finally:
             self._disk.release()
 
+    def _lines(self, events: list[bytes | Draft]) -> list[bytes]:
+        """Each as JSON; a defect of ours costs the event that has it, and no other."""
+        lines = []
+        for event in events:
+            try:
+                lines.append(event if isinstance(event, bytes) else event.line())
+            except Exception as error:  # noqa: BLE001  (the thread must go on)
+                self._lost = f"an event has no JSON and is lost: {type(error).__name__}: {error}"
+        return lines
+
 
 def _size(event: bytes | Draft) -> int:
     return len(event) if isinstance(event, bytes) else event.about_bytes
-
-
-def _lines(events: list[bytes | Draft]) -> list[bytes]:
-    return [event if isinstance(event, bytes) else event.line() for event in events]
 
 
 def what_needs_a_person(error: Exception) -> str | None:

@@ -88,7 +88,8 @@ def check(event: Event) -> None:
 
 def text_of(value: object, limit: int = TEXT_LIMIT_CHARACTERS) -> str:
     """*value* as a text that can be stored: valid UTF-8, no NUL, at most *limit* characters."""
-    text = value if isinstance(value, str) else _repr(value)
+    # A `str` of a class of its own (numpy's) has no JSON; its text has.
+    text = value if type(value) is str else str.__str__(value) if isinstance(value, str) else _repr(value)
     if "\0" in text or not text.isascii():
         text = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
     return text if len(text) <= limit else text[: limit - 4] + " ..."
