@@ -214,3 +214,15 @@ async def test_a_refused_backlog_of_which_little_goes_at_a_time_is_held_as_well(
         it.site.behave = poison()
         await it.drained()
         assert it.letters() == []
+
+
+async def test_a_single_event_that_is_refused_after_an_outage_holds_nothing_up(tmp_path: Path) -> None:
+    """Three of the first four are bad, then the site fails: what begins with one event again is no measure."""
+    refuse, failing = poison(0, 1, 2), iter([True, False, False, True])
+
+    def behave(events: list[Event]) -> Answer:
+        return Answer(status=503) if next(failing, False) else refuse(events)
+
+    async with running(tmp_path, 200, behave) as it:
+        await it.drained(15.0)
+        assert [letter["event"]["n"] for letter in it.letters()] == [0, 1, 2]

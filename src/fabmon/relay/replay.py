@@ -76,6 +76,7 @@ class _Replay:
             except (Unavailable, PeerRefused) as error:
                 if not isinstance(error, Overloaded):
                     self._upstream.failed(error)
+                self._too_few = (0, 0)  # it begins with a single event again, which is no measure
                 await asyncio.sleep(self._pace.failed(error))
 
     async def _deliver_some(self) -> None:
