@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from fabmon.cli.ask import _connection
 from fabmon.roles.described import CENTRAL
 from fabmon.unsent.lost import lost_event
 from tests.fixtures.roles import Service, StartRole, free_port
@@ -93,6 +94,11 @@ def test_an_address_that_is_none_is_said_so_and_nothing_is_asked() -> None:
     for url in ("ftp://a", "http://", "http://a b", "http://a:x", "file:///etc/passwd"):
         done = fabmon("jobs", "--url", url)
         assert (done.returncode, "is no URL" in done.stderr) == (2, True), url
+    for url, token in (("http://a..b", ""), (f"http://127.0.0.1:{free_port()}", "two\nlines")):
+        done = fabmon("jobs", "--url", url, FABMON_TOKEN=token)
+        assert (done.returncode, "HTTP cannot carry" in done.stderr, "lines" in done.stderr) == (2, True, False), url
+    six, _ = _connection("http://[::1]")
+    assert (six.host, six.port) == ("::1", 80)  # and not what stands behind the last colon
     away = fabmon("jobs", "--url", f"http://127.0.0.1:{free_port()}")
     assert (away.returncode, "does not answer" in away.stderr) == (1, True)
     with asked_server() as (url, asked):

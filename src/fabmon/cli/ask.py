@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, InvalidURL
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -44,7 +44,7 @@ def ask(url: str, path: str, asked: Mapping[str, Any]) -> Iterator[HTTPResponse]
     connection, prefix = _connection(base)
     begun = False
     try:
-        connection.request("GET", f"{prefix}{path}?{query}", headers=headers)
+        _send(connection, f"{prefix}{path}?{query}", headers)
         with connection.getresponse() as response:
             if response.status != 200:
                 problem = decode_object(response.read()) or {}
@@ -54,7 +54,8 @@ def ask(url: str, path: str, asked: Mapping[str, Any]) -> Iterator[HTTPResponse]
     except (OSError, HTTPException) as error:
         if begun and isinstance(error, BrokenPipeError):
             raise  # not the API's: nobody reads our output any more
-        why = (handshake_failure(error) if base.startswith("https") else "") or str(error) or type(error).__name__
+        tls = handshake_failure(error) if base.startswith("https") and not begun else ""
+        why = tls or str(error) or type(error).__name__
         raise StartError(f"{base} {'broke off' if begun else 'does not answer'}: {why}") from None
     finally:
         connection.close()
@@ -64,14 +65,24 @@ def _connection(base: str) -> tuple[HTTPConnection, str]:
     """A connection that is not opened yet, and what the URL has behind the host."""
     try:
         parts = urlsplit(base)
+        # With a port, or http.client would look for one behind the last colon of an IPv6 address.
         if parts.scheme == "https" and parts.hostname:
-            tls = HTTPSConnection(parts.hostname, parts.port, timeout=_TIMEOUT_SECONDS, context=_tls())
+            tls = HTTPSConnection(parts.hostname, parts.port or 443, timeout=_TIMEOUT_SECONDS, context=_tls())
             return tls, parts.path
         if parts.scheme == "http" and parts.hostname:
-            return HTTPConnection(parts.hostname, parts.port, timeout=_TIMEOUT_SECONDS), parts.path
+            return HTTPConnection(parts.hostname, parts.port or 80, timeout=_TIMEOUT_SECONDS), parts.path
     except (ValueError, HTTPException):
         pass  # said below
     raise SettingsError(f"--url: {base!r} is no URL, such as {DEFAULT_URL}")
+
+
+def _send(connection: HTTPConnection, target: str, headers: Mapping[str, str]) -> None:
+    try:
+        connection.request("GET", target, headers=headers)
+    except OSError:
+        raise  # a certificate that is refused is a ValueError, too
+    except (ValueError, InvalidURL):  # its words may hold the token
+        raise SettingsError("--url or FABMON_TOKEN holds what HTTP cannot carry") from None
 
 
 def _token() -> str:

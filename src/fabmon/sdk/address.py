@@ -63,13 +63,17 @@ def read_address(url: str) -> Address:
 def read_token(environment: Mapping[str, str]) -> str:
     """FABMON_TOKEN, or what the file FABMON_TOKEN_FILE holds. Raises SettingsError."""
     path = environment.get("FABMON_TOKEN_FILE", "")
-    if environment.get("FABMON_TOKEN") or not path:
-        return environment.get("FABMON_TOKEN", "")
+    token = environment.get("FABMON_TOKEN", "")
     try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip()
+        if not token and path:
+            with open(path, encoding="utf-8") as file:
+                token = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"FABMON_TOKEN_FILE: {path!r} cannot be read: {error}") from None
+    token = token.strip()
+    if not (token.isascii() and token.isprintable()):  # http.client's complaint would repeat it
+        raise SettingsError("FABMON_TOKEN: a token is one line of printable ASCII")
+    return token
 
 
 def unsent_place(environment: Mapping[str, str] = os.environ) -> str:
