@@ -50,6 +50,24 @@ async def test_of_an_endless_refusal_the_beginning_is_read_and_the_connection_cl
             await closed.wait()
 
 
+async def test_an_answer_that_nobody_reads_is_closed_with_its_parts() -> None:
+    closed = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\nbegun")
+        await reader.read()
+        closed.set()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1")
+    async with server, open_peer(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as peer:
+        _, _, parts = await peer.stream("/v1/jobs", [], {}, 30.0)
+        await parts.aclose()
+        async with asyncio.timeout(30):
+            await closed.wait()
+
+
 async def test_a_refusal_that_stops_half_way_ends_with_the_deadline() -> None:
     with stubs({"half": b"HTTP/1.1 503 x\r\ncontent-length: 10\r\n\r\nhalf"}) as urls:
         async with open_peer(urls["half"]) as peer:

@@ -6,7 +6,7 @@ whole is refused, and no repetition of it would do better).
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
@@ -153,23 +153,26 @@ class Peer:
             async with asyncio.timeout(head_timeout_seconds):
                 response = await opening
                 parts = self._parts(response)
-                first = await anext(parts, b"")
+                await anext(parts)
         except TimeoutError as error:
             raise PeerUnavailable(f"{self.url} gave no answer within {head_timeout_seconds:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise PeerUnavailable(f"{self.url}: {self._why(error)}") from error
-        return response.status, response.headers.get("content-type", ""), _from_first(first, parts)
+        return response.status, response.headers.get("content-type", ""), parts
 
     def _at_most(self, seconds: float) -> float:
         return seconds if self._deadline_seconds is None else min(seconds, self._deadline_seconds)
 
     async def _parts(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+        """Nothing, when the first part or the refusal has come: one that has begun can be closed. Then the parts."""
+        is_refusal = response.status != 200
         try:
-            if response.status != 200:
-                yield await _refusal(response)
-                return
-            async for part in response.content.iter_any():
-                yield part
+            first = await (_refusal(response) if is_refusal else response.content.readany())
+            yield b""
+            yield first
+            if not is_refusal:
+                async for part in response.content.iter_any():
+                    yield part
         except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
             raise PeerUnavailable(f"{self.url} broke off: {type(error).__name__}: {error}") from error
         finally:
@@ -260,13 +263,6 @@ async def _refusal(response: aiohttp.ClientResponse) -> bytes:
         return error.partial
     finally:
         response.close()
-
-
-async def _from_first(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    async with aclosing(rest):
-        yield first
-        async for part in rest:
-            yield part
 
 
 def _rejections(items: Sequence[Any], count: int) -> list[Rejection]:

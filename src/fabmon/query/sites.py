@@ -172,7 +172,11 @@ async def _exported(peer: Peer, site: str, path: str, asked: Asked, accept: str)
         status, kind, parts = await peer.stream(path, asked.rest, {"accept": accept or "*/*"}, asked.deadline_seconds)
     except PeerUnavailable as error:
         raise _unavailable(site, error) from error
-    _must_answer(site, peer, status, kind, FORMS.keys())
+    try:
+        _must_answer(site, peer, status, kind, FORMS.keys())
+    except SiteFailed:
+        await parts.aclose()
+        raise
     if status != 200:
         return _passed_on(Answer(status, kind, b"".join([part async for part in parts])), site)
     return Streamed(parts, kind)
