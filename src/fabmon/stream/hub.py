@@ -98,7 +98,8 @@ class Reader:
     async def news(self) -> News | None:
         """Everything that waits, as soon as there is something; None when the hub has closed."""
         await self._news.wait()
-        self._news.clear()
+        if not self._closed:  # else nobody might set it again
+            self._news.clear()
         found = News(self._bursts, self._beat)
         self._bursts, self._beat, self._changes, self._bytes = [], False, 0, 0
         return None if self._closed and not found.bursts else found
