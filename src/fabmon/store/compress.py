@@ -44,7 +44,9 @@ async def compress_events(connection: Connection, days: int) -> None:
     chunks = await (await connection.execute(query("find_uncompressed"), values)).fetchall()
     try:
         if chunks and not chunks[0]["compression_enabled"]:
-            await connection.execute(query("enable_compression"))
+            async with connection.transaction():
+                await connection.execute(query("bound_compression"))
+                await connection.execute(query("enable_compression"))
         for row in chunks:
             begun = monotonic()
             async with connection.transaction():
