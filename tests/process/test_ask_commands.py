@@ -2,11 +2,14 @@
 
 import json
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -74,6 +77,17 @@ def test_every_parameter_of_the_stream_has_an_option() -> None:
     with asked_server() as (url, asked):
         assert fabmon("tail", "--url", url, *flags.split(), "--count", "1").returncode == 0
     assert set(dict(parse_qsl(urlsplit(asked[0]).query))) == parameters("/v1/stream")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full")
+@pytest.mark.parametrize("command", ["jobs --csv", "tail --json"])
+def test_an_output_that_is_full_ends_the_command_and_is_not_the_api_s_fault(command: str) -> None:
+    with asked_server() as (url, _), Path("/dev/full").open("wb") as full:
+        words = [sys.executable, "-m", "fabmon", *command.split(), "--url", url]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, timeout=60, text=True, check=False)
+    assert (done.returncode, "No space left" in done.stderr, "Traceback" in done.stderr) == (1, True, False), (
+        done.stderr
+    )
 
 
 @pytest.mark.one_lane

@@ -1,5 +1,6 @@
 """Asking an API from the command line, and saying what it answers."""
 
+import errno
 import os
 import ssl
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,8 @@ from fabmon.peer.tls import client_context, handshake_failure
 from fabmon.wire.codec import decode_object
 
 DEFAULT_URL: Final = "http://localhost:18000"
+# What a connection does not say, and a disk or a reader of our output does.
+OUTPUT_ERRORS: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _COLOURS: Final = {"running": "cyan", "succeeded": "green", "failed": "bold red", "canceled": "yellow"}
 _TIMEOUT_SECONDS: Final = 30.0
 
@@ -52,8 +55,8 @@ def ask(url: str, path: str, asked: Mapping[str, Any]) -> Iterator[HTTPResponse]
             begun = True
             yield response
     except (OSError, HTTPException) as error:
-        if begun and isinstance(error, BrokenPipeError):
-            raise  # not the API's: nobody reads our output any more
+        if begun and isinstance(error, OSError) and error.errno in OUTPUT_ERRORS:
+            raise  # not the API's: our output cannot be written, or nobody reads it any more
         tls = handshake_failure(error) if base.startswith("https") and not begun else ""
         why = tls or str(error) or type(error).__name__
         raise StartError(f"{base} {'broke off' if begun else 'does not answer'}: {why}") from None
@@ -119,7 +122,7 @@ def total(*parts: float | None) -> float | None:
 
 def taken(item: dict[str, Any]) -> str:
     """How long a job took; of one that runs, how long it has been running by this machine's clock, with a +."""
-    if item["duration_s"] is not None or item["status"] != "running":
+    if item["duration_s"] is not None or item["status"] != "running" or item.get("lost"):
         return duration(item["duration_s"])
     so_far = (datetime.now().astimezone() - datetime.fromisoformat(item["started_at"])).total_seconds()
     return f"{duration(max(0.0, so_far))}+"

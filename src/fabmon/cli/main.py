@@ -1,5 +1,6 @@
 """The command `fabmon`. One module per command group; `run` is found before anything heavy is imported."""
 
+import errno
 import os
 import sys
 
@@ -21,6 +22,10 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(_say(error, 2))
     except FabmonError as error:
+        sys.exit(_say(error, 1))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):  # of our output
+            raise
         sys.exit(_say(error, 1))
 
 

@@ -219,10 +219,13 @@ def _take_out(directory: Path, lines: Set[bytes]) -> int:
     """How many were still there: a live spool, or another command, may have changed the file since it was read."""
     if not lines:
         return 0
-    with take_out(Disk(), directory) as kept:
-        before = len(kept)
-        kept[:] = [line for line in kept if line not in lines]
-        return before - len(kept)
+    try:
+        with take_out(Disk(), directory) as kept:
+            before = len(kept)
+            kept[:] = [line for line in kept if line not in lines]
+            return before - len(kept)
+    except OSError as error:  # another holds the lock for long, or the disk is full
+        raise StartError(f"{directory / DEAD} is as it was: {error.strerror}") from None
 
 
 def _summary(raw: bytes) -> str:

@@ -45,6 +45,8 @@ def tail(
             with ask(url, "/v1/stream", asked | {"last_event_id": follower.last_id}) as response:
                 connected = True
                 follower.read(response)
+            if not follower.done:
+                time.sleep(_PAUSE_SECONDS)
         except StartError as error:
             # What never worked is a mistake; what worked before comes back.
             if not connected or str(error)[:1] == "4":
@@ -60,19 +62,19 @@ class _Follower:
         self.last_id = resume
         self.done = False
         self._console, self._as_json, self._left = console, as_json, count
-        self._name = ""
+        self._name = self._id = ""
 
     def read(self, response: Any) -> None:
         """Print what comes until the stream ends or enough has come."""
         for raw in response:
             line = raw.rstrip(b"\r\n")
             if line.startswith(b"id: "):
-                self.last_id = line[4:].decode()
+                self._id = line[4:].decode()
             elif line.startswith(b"event: "):
                 self._name = line[7:].decode()
             elif line.startswith(b"data: "):
                 self._print(line[6:])
-                self._name = ""
+                self.last_id, self._name = self._id or self.last_id, ""
                 if self.done:
                     return
 

@@ -24,6 +24,7 @@ log = Log("fabmon.upkeep")
 
 EVERY_SECONDS: Final = 3600.0
 _FIRST_RETRY_SECONDS: Final = 5.0
+_LONGEST_RETRY_SECONDS: Final = 300.0
 _ROWS_AT_ONCE: Final = 5000
 
 
@@ -92,4 +93,4 @@ async def _run(pool: Pool, schema: Schema, periods: Periods) -> None:
             reason = str(error).partition("\n")[0]
             log.warning("upkeep.waiting", reason=reason, action="trying again", retry_in_seconds=delay)
             await asyncio.sleep(delay)
-            delay = min(2 * delay, EVERY_SECONDS)
+            delay = min(2 * delay, _LONGEST_RETRY_SECONDS)
