@@ -10,7 +10,8 @@ _HEAD = """# Configuration
 
 Made from `src/fabmon/settings.py` by `make docs`. Every setting is an environment variable; `--host`, `--port`,
 `--data-dir`, `--allow-anonymous`, `--tls-cert`, `--tls-key` and `--tls-client-ca` are flags of `fabmon serve` too.
-A name that begins with `FABMON_` and is not listed here, or a value out of bounds, stops the start.
+A name that begins with `FABMON_` and stands neither here nor among those of programs ([reporting](reporting.md)), or a
+value out of bounds, stops the start.
 `fabmon config --role ROLE` prints what is in force, and where each value comes from.
 
 A secret may come from a file instead: put `_FILE` behind its name and the path as its value.

@@ -35,9 +35,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tokens_file: Annotated[
         str, Meta(description="Accepted tokens, hashed (`fabmon token`); empty: no token is asked for.")
     ] = ""
-    data_dir: Annotated[str, Meta(description="Where embedded data and, by default, the spool live.")] = ""
+    data_dir: Annotated[
+        str,
+        Meta(
+            description="Where embedded data and, by default, the spool live; empty: /var/lib/fabmon for root,"
+            " ~/.local/state/fabmon for others."
+        ),
+    ] = ""
     log_level: Annotated[
-        str, Meta(pattern="^(debug|info|warning|error)$", description="Least level that is logged.")
+        str, Meta(pattern="^(debug|info|warning|error)$", description="Least level logged, from debug to error.")
     ] = "info"
     request_log: Annotated[
         bool, Meta(description="A line for each request, at `info`; none for health checks that went well.")
@@ -65,7 +71,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class SpoolSettings(Settings, frozen=True, kw_only=True):
     """What the roles with a spool have."""
 
-    spool_dir: Annotated[str, Meta(description="The spool; empty: a folder of the role's name in data_dir.")] = ""
+    spool_dir: Annotated[
+        str, Meta(description="The spool; empty: `sidecar-spool` or `local-spool` in data_dir, by the role.")
+    ] = ""
     spool_max_bytes: Annotated[
         int, Meta(ge=1024 * 1024, description="Most bytes in the spool; past that new events get 507.")
     ] = 1024**3
@@ -95,7 +103,8 @@ class SidecarSettings(SpoolSettings, frozen=True, kw_only=True):
     forward_gzip: Annotated[
         str,
         Meta(
-            pattern="^(auto|always|never)$", description="Batches go to the site as gzip; `auto`: to another machine."
+            pattern="^(auto|always|never)$",
+            description="Batches go to the site as gzip: `always`, `never`, or `auto`, to another machine.",
         ),
     ] = "auto"
     token: Annotated[str, Meta(description="The token to present to the Local API.")] = ""
@@ -160,9 +169,9 @@ class LocalSettings(SpoolSettings, frozen=True, kw_only=True):
 
 class CentralSettings(Settings, frozen=True, kw_only=True):
     port: Annotated[Port, Meta(description="Port to listen on.")] = 19000
-    sites: Annotated[str, Meta(description="`fab1=http://site1:18000,fab2=...`, or a path to a TOML file.")] = (
-        "fab1=http://localhost:18000"
-    )
+    sites: Annotated[
+        str, Meta(description="`fab1=http://site1:18000,fab2=...`, or a TOML file (docs/operating.md).")
+    ] = "fab1=http://localhost:18000"
     site_deadline_s: Annotated[Seconds, Meta(description="How long a site may take to answer.")] = 3.0
     token: Annotated[str, Meta(description="The token to present to the sites.")] = ""
     token_file: Annotated[str, Meta(description="A file that holds it; read again when it changes.")] = ""

@@ -106,7 +106,7 @@ LOCAL: Final[dict[str, Doc]] = {
     **OTHER_DOORS,
     "/v1/ingest/sidecars/{id}": Doc(
         summary="A sidecar says what it holds back.",
-        parameters=(_ID,),
+        parameters=(Param("id", "The id of its spool.", UUID),),
         body=Contact,
         success=204,
         statuses=(413, 422, 503),

@@ -1,8 +1,8 @@
 """The dead letters: events that the other side refused for good, one line each in `dead.jsonl`.
 
 The spool adds to the file, a person takes lines out (`fabmon spool dead`), perhaps at the same time; `dead.lock` keeps
-the two apart. A letter that a crash left behind unbooked is known by its sequence and event, and replaced instead of written
-twice.
+the two apart. A letter that a crash left behind unbooked is known by its sequence and its event, and replaced instead of
+written twice.
 """
 
 from collections.abc import Iterator, Sequence
