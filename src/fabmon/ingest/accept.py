@@ -84,7 +84,7 @@ def _take_batch(sink: Sink, style: Style, site_id: str | None) -> Take:
     async def take(scope: Scope, receive: Receive) -> tuple[int, bytes]:
         body = await read_body(scope, receive, BATCH_LIMIT_BYTES)
         batch = read_batch(body, now=now(), site_id=site_id)
-        return await put_batch(sink, style, batch, len(batch.events) + len(batch.rejected))
+        return await put_batch(sink, style, batch, len(batch.raws) + len(batch.rejected))
 
     return take
 
@@ -93,7 +93,7 @@ async def put_batch(
     sink: Sink, style: Style, batch: Batch, total: int, unstored: Collection[int] = ()
 ) -> tuple[int, bytes]:
     """Hand the good events of *batch* on, and answer for all; of *total* elements those *unstored* are no events."""
-    receipt = await sink(batch) if batch.events else Receipt()
+    receipt = await sink(batch) if batch.raws else Receipt()
     rejected = _all_rejected(batch, receipt, total, unstored)
     _count(receipt, len(batch.rejected))
     status = 200 if not rejected else 422 if len(rejected) == total else 207

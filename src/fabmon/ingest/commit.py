@@ -83,13 +83,13 @@ async def group_commit(write: Write, bounds: Bounds, *, in_flight: int, name: st
         nonlocal waiting_events, waiting_bytes
         entry = _Waiting(batch, sum(map(len, batch.raws)), loop.create_future(), current.get())
         if waiting and (
-            waiting_events + len(batch.events) > bounds.waiting_events
+            waiting_events + len(batch.raws) > bounds.waiting_events
             or waiting_bytes + entry.bytes > bounds.waiting_bytes
             or len(waiting) >= bounds.waiting_requests
         ):
             raise Overloaded(f"{len(waiting)} requests with {waiting_events} events are waiting to be stored")
         waiting.append(entry)
-        waiting_events += len(batch.events)
+        waiting_events += len(batch.raws)
         waiting_bytes += entry.bytes
         if is_due():
             wake.set()
@@ -103,12 +103,12 @@ async def group_commit(write: Write, bounds: Bounds, *, in_flight: int, name: st
         taken: list[_Waiting] = []
         events = size = 0
         while waiting:
-            events += len(waiting[0].batch.events)
+            events += len(waiting[0].batch.raws)
             size += waiting[0].bytes
             if taken and (events > bounds.group_events or size > bounds.group_bytes):
                 break
             taken.append(waiting.popleft())
-            waiting_events -= len(taken[-1].batch.events)
+            waiting_events -= len(taken[-1].batch.raws)
             waiting_bytes -= taken[-1].bytes
         return taken
 
@@ -157,7 +157,7 @@ async def _write_and_settle(write: Write, entries: Sequence[_Waiting]) -> None:
     duplicates, rejected = sorted(outcome.duplicates), sorted(outcome.rejected)
     start = 0
     for entry in entries:
-        end = start + len(entry.batch.events)
+        end = start + len(entry.batch.raws)
         if not entry.done.done():
             repeated = bisect_left(duplicates, end) - bisect_left(duplicates, start)
             places = rejected[bisect_left(rejected, start) : bisect_left(rejected, end)]
@@ -174,9 +174,9 @@ async def _write_or_split(write: Write, group: Group) -> Outcome:
     try:
         return await write(group)
     except BadEvent as error:
-        if len(group.events) == 1:
+        if len(group.raws) == 1:
             return Outcome(rejected={0: Rejection(0, error.code, str(error))})
-    middle = len(group.events) // 2
+    middle = len(group.raws) // 2
     first = await _write_or_split(write, Group(group.events[:middle], group.raws[:middle], group.requests))
     second = await _write_or_split(write, Group(group.events[middle:], group.raws[middle:], group.requests))
     first.duplicates |= {middle + place for place in second.duplicates}

@@ -92,11 +92,11 @@ def forward(
     """
 
     async def sink(batch: Batch) -> Receipt:
-        request = underway.begin(len(batch.events))
+        request = underway.begin(len(batch.raws))
         try:
             return await take(batch)
         finally:
-            underway.end(request, len(batch.events))
+            underway.end(request, len(batch.raws))
 
     async def take(batch: Batch) -> Receipt:
         if upstream.state == "ok":

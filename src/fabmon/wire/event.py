@@ -99,7 +99,7 @@ class Rejection(msgspec.Struct, frozen=True):
 class Batch(msgspec.Struct, frozen=True):
     """Events that passed every rule, the bytes each came as (one line of JSON), and those that did not pass."""
 
-    events: Sequence[Event]
+    events: list[Event]
     raws: Sequence[bytes]
     rejected: Sequence[Rejection] = ()
 
