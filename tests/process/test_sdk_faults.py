@@ -96,7 +96,7 @@ def test_a_full_disk_and_no_sidecar_are_said_once(tmp_path: Path) -> None:
 
 
 def test_a_slow_sidecar_slows_nobody(sidecar: Sidecar, tmp_path: Path) -> None:
-    sidecar.delay_seconds = 0.4
+    sidecar.delay_seconds = 1.2  # ten batches that are waited for would take twelve seconds
     program = (
         "import fabmon, time\n"
         "with fabmon.job('x') as job:\n"
