@@ -17,6 +17,14 @@ from fabmon.errors import StartError
 StrPath = str | os.PathLike[str]
 
 
+def fsync_bytes(descriptor: int) -> None:
+    """Make what an open file holds durable, not when it was changed: where its size stays, no journal is written for it.
+
+    The whole fsync where a system has no fdatasync. Raises OSError.
+    """
+    getattr(os, "fdatasync", os.fsync)(descriptor)
+
+
 def fsync_directory(path: StrPath) -> None:
     """Make the names in *path* durable; nothing to do on Windows."""
     if sys.platform == "win32":

@@ -21,14 +21,16 @@ from tests.fixtures.forgetful_disk import Crash, ForgetfulDisk
 HERE = Path("spool")
 # The call at which the disk fails or the power goes; past 12 the history goes on undisturbed.
 CALL = st.integers(1, 30)
-LIMITS = Limits(1 << 20, segment_bytes=120)
+# Short segments are begun and closed often; in long ones records are written over what was blank.
+LIMITS = {size: Limits(1 << 20, segment_bytes=size) for size in (120, 500)}
 
 
 class History(RuleBasedStateMachine):
     """`kept` are events whose append returned, `tried` all others; `ended` those that an acknowledge was called for."""
 
-    @initialize(seed=st.integers(0, 2**32))
-    def start(self, seed: int) -> None:
+    @initialize(seed=st.integers(0, 2**32), size=st.sampled_from(sorted(LIMITS)))
+    def start(self, seed: int, size: int) -> None:
+        self.limits = LIMITS[size]
         self.disk = ForgetfulDisk(seed)
         self.number = 0
         self.kept: dict[bytes, int] = {}
@@ -36,7 +38,7 @@ class History(RuleBasedStateMachine):
         self.ended: set[bytes] = set()
         self.dead: set[bytes] = set()
         self.seen: dict[int, bytes] = {}
-        self.spool = SpoolFiles(HERE, LIMITS, self.disk)
+        self.spool = SpoolFiles(HERE, self.limits, self.disk)
 
     @rule(count=st.integers(1, 4), crash=CALL, fail=CALL, eio=st.booleans(), power=st.booleans())
     def append(self, count: int, crash: int, fail: int, eio: bool, power: bool) -> None:
@@ -44,8 +46,13 @@ class History(RuleBasedStateMachine):
         self.number += count
         self.tried.update(raws)
         first = self.spool.accepted + 1
-        if self._survives(lambda: self.spool.append(raws), crash, fail, eio, power):
+
+        def work() -> None:
+            self.spool.append(raws)
             self.kept |= {raw: first + place for place, raw in enumerate(raws)}
+            self.spool.go_ahead()
+
+        self._survives(work, crash, fail, eio, power)
 
     @rule(take=st.integers(1, 6), bad=st.booleans(), crash=CALL, fail=CALL, eio=st.booleans(), power=st.booleans())
     def deliver(self, take: int, bad: bool, crash: int, fail: int, eio: bool, power: bool) -> None:
@@ -132,10 +139,10 @@ class History(RuleBasedStateMachine):
 
     def _open(self, power: bool) -> None:
         try:
-            self.spool = SpoolFiles(HERE, LIMITS, self.disk)
+            self.spool = SpoolFiles(HERE, self.limits, self.disk)
         except Crash:
             self._gone(power)
-            self.spool = SpoolFiles(HERE, LIMITS, self.disk)
+            self.spool = SpoolFiles(HERE, self.limits, self.disk)
         self.disk.crash_at = 0
 
 

@@ -31,7 +31,7 @@ class Stubborn(Disk):
     def __init__(self) -> None:
         self.refused: set[str] = set()
 
-    def write_at(self, descriptor: int, block: bytes, offset: int) -> None:
+    def write_at(self, descriptor: int, block: bytes | memoryview, offset: int) -> None:
         self._check("write_at")
         super().write_at(descriptor, block, offset)
 

@@ -13,13 +13,13 @@ import msgspec
 from fabmon.logs import Log
 from fabmon.spool.disk import Disk, create_durably
 from fabmon.spool.frame import read_line, write_line
+from fabmon.spool.segment import VERSION
 
 log = Log("fabmon.spool")
 
 BOOKS: Final = "books"
 VERSION_1: Final = "acknowledged"  # the position alone, as version 1 kept it
 _SLOT_BYTES: Final = 512
-_FORMAT: Final = 2
 
 
 class Books(msgspec.Struct):
@@ -29,7 +29,7 @@ class Books(msgspec.Struct):
     dead: int = 0
     set_aside: int = 0  # could not be read back
     dropped: dict[str, int] = {}  # by reason: full, age, unknown
-    format: int = _FORMAT
+    format: int = VERSION  # of the directory, as who wrote this knew it
 
     @property
     def balanced(self) -> bool:
@@ -57,6 +57,7 @@ class BooksFile:
     def save(self, books: Books) -> None:
         """Write *books* durably; raises OSError, and then what was saved before still counts."""
         generation = self._generation + 1
+        books.format = VERSION
         slot = _slot(generation, books)
         try:
             if self._in_place:

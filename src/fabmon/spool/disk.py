@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from fabmon.clock import monotonic
-from fabmon.durable import fsync_directory, lock
+from fabmon.durable import fsync_bytes, fsync_directory, lock
 
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 _MODE: Final = 0o600
@@ -39,7 +39,10 @@ class Disk:
         found = []
         with os.scandir(directory) as entries:
             for each in entries:
-                info = each.stat(follow_symlinks=False)
+                try:
+                    info = each.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # deleted since it was listed, by the process that we look at
                 found.append(Entry(each.name, info.st_size, info.st_mtime, stat.S_ISREG(info.st_mode)))
         return found
 
@@ -56,17 +59,18 @@ class Disk:
     def open_write(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | _BINARY)
 
-    def write(self, descriptor: int, block: bytes) -> None:
+    def write(self, descriptor: int, block: bytes | memoryview) -> None:
         rest = memoryview(block)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
 
-    def write_at(self, descriptor: int, block: bytes, offset: int) -> None:
+    def write_at(self, descriptor: int, block: bytes | memoryview, offset: int) -> None:
         os.lseek(descriptor, offset, os.SEEK_SET)
         self.write(descriptor, block)
 
     def fsync(self, descriptor: int) -> None:
-        os.fsync(descriptor)
+        """The bytes and the size are durable."""
+        fsync_bytes(descriptor)
 
     def truncate(self, descriptor: int, size: int) -> None:
         os.truncate(descriptor, size)

@@ -28,7 +28,6 @@ from fabmon.spool.writer import SegmentWriter
 
 log = Log("fabmon.spool")
 
-HEADER_BYTES: Final = 64  # at most
 # A segment takes events for this long: the age of what it holds is known as well after a restart.
 SEGMENT_SECONDS: Final = 60.0
 _FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
@@ -48,6 +47,7 @@ class SpoolFiles:
         self.books = self._opening_books()
         self.dead = DeadLetters(self._disk, directory, self.books.acknowledged)
         self._writer = SegmentWriter(self._disk, directory)
+        self._room = 0  # bytes that the limits left beside the last append
         self._read_from: tuple[int, int] = (0, 0)  # segment and offset behind the acknowledged position
         self._window: list[tuple[Record, int, int]] = []  # read and not acknowledged: record, segment, offset behind it
         if self._save():
@@ -72,7 +72,7 @@ class SpoolFiles:
         """Write the events and fsync; raises SpoolFull or SpoolFailed, and then none of them counts as kept."""
         self._drop_expired()
         block = b"".join([write_line(self._next_seq + place, raw) for place, raw in enumerate(raws)])
-        self._make_room(len(block))
+        self._room = self._make_room(len(block))
         if self._writer.is_open and self._ages.span_of_newest() > SEGMENT_SECONDS:
             self._writer.seal()
         try:
@@ -87,7 +87,7 @@ class SpoolFiles:
         except OSError as error:
             reason = error.strerror or str(error)
             log.error("spool.write_failed", directory=self.directory, reason=reason, action="new segment")
-            self._writer.give_up(self._segments[-1].size if self._segments else 0)
+            self._writer.seal()
             if error.errno in _FULL:
                 raise SpoolFull("the disk under the spool is full") from error
             raise SpoolFailed(f"the spool cannot be written: {reason}") from error
@@ -95,6 +95,11 @@ class SpoolFiles:
         self._next_seq += len(raws)
         if self._segments[-1].size >= self.limits.roll_at_bytes:
             self._writer.seal()
+
+    def go_ahead(self) -> None:
+        """Make the next append cheap, now that nobody waits for the last; it may not be called, or come to nothing."""
+        if self._writer.is_open:
+            self._writer.go_ahead(min(self._room, self.limits.roll_at_bytes - self._segments[-1].size))
 
     def read(self, max_events: int, max_bytes: int) -> list[Record]:
         """The oldest events that are not acknowledged; the first one always comes, whatever its size.
@@ -214,24 +219,17 @@ class SpoolFiles:
                 count, reached = count + 1, (first, behind)
         return count, reached
 
-    def _make_room(self, wanted: int) -> None:
-        """Room for *wanted* bytes within the limits; raises SpoolFull."""
+    def _make_room(self, wanted: int) -> int:
+        """Room for *wanted* bytes within the limits, and how much there is beyond; raises SpoolFull or SpoolFailed."""
         limits = self.limits
-        if wanted + HEADER_BYTES > limits.max_bytes:
-            raise SpoolFull(f"{wanted} bytes do not fit into a spool of at most {limits.max_bytes}")
-        while limits.policy == "drop_oldest" and self._segments and self.size_bytes + wanted > limits.max_bytes:
+        while limits.policy == "drop_oldest" and self._segments and limits.is_short_of(self.size_bytes, wanted):
             if not self._drop_oldest("full"):
                 break
-        if self.size_bytes + wanted > limits.max_bytes:
-            raise SpoolFull(f"the spool holds {self.size_bytes} of at most {limits.max_bytes} bytes")
-        if not limits.min_free_bytes:
-            return
         try:
-            free = self._disk.free_bytes(self.directory)
+            free = self._disk.free_bytes(self.directory) if limits.min_free_bytes else None
         except OSError as error:
             raise SpoolFailed(f"the disk under the spool cannot be asked: {error.strerror}") from error
-        if free - wanted < limits.min_free_bytes:
-            raise SpoolFull(f"the disk under the spool has {free} bytes left; {limits.min_free_bytes} are kept free")
+        return limits.room_beside(self.size_bytes, wanted, free)
 
     def _drop_expired(self) -> None:
         limit = self.limits.max_age_seconds

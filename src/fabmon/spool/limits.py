@@ -4,9 +4,11 @@ from typing import Final, Literal
 
 import msgspec
 
+from fabmon.errors import SpoolFull
 from fabmon.settings import SpoolSettings
 
 SEGMENT_BYTES: Final = 8 * 1024 * 1024
+_HEADER_BYTES: Final = 64  # at most
 
 Policy = Literal["reject", "drop_oldest"]
 
@@ -24,6 +26,22 @@ class Limits(msgspec.Struct, frozen=True):
     def roll_at_bytes(self) -> int:
         """The size past which a segment is closed: several of them fit into the bound."""
         return max(1, min(self.segment_bytes, self.max_bytes // 8))
+
+    def is_short_of(self, held: int, wanted: int) -> bool:
+        """Whether dropping helps: *wanted* bytes have no room beside the *held* ones, and would have some alone."""
+        return held + wanted > self.max_bytes >= wanted + _HEADER_BYTES
+
+    def room_beside(self, held: int, wanted: int, free: int | None) -> int:
+        """What is left when *wanted* bytes come to the *held* ones, on a disk with *free*; raises SpoolFull."""
+        if wanted + _HEADER_BYTES > self.max_bytes:
+            raise SpoolFull(f"{wanted} bytes do not fit into a spool of at most {self.max_bytes}")
+        if held + wanted > self.max_bytes:
+            raise SpoolFull(f"the spool holds {held} of at most {self.max_bytes} bytes")
+        if free is None:
+            return self.max_bytes - held - wanted
+        if free - wanted < self.min_free_bytes:
+            raise SpoolFull(f"the disk under the spool has {free} bytes left; {self.min_free_bytes} are kept free")
+        return min(self.max_bytes - held, free - self.min_free_bytes) - wanted
 
 
 def limits_of(settings: SpoolSettings) -> Limits:

@@ -13,7 +13,7 @@ from fabmon.spool.dead import read_letters
 from fabmon.spool.disk import Disk
 from fabmon.spool.frame import Record
 from fabmon.spool.identity import read_id
-from fabmon.spool.segment import first_seq_of, path_of, read_header, read_segment
+from fabmon.spool.segment import Damage, first_seq_of, path_of, read_header, read_segment
 from fabmon.spool.survey import ASIDE, SHORTEST_LINE
 
 
@@ -113,10 +113,20 @@ def contents(view: View) -> Iterator[tuple[int, Record | Finding]]:
 
 def _items(directory: Path, first: int) -> Iterator[tuple[int, Record | Finding]]:
     path = path_of(directory, first)
+    begin: int | None = 0
+    seen = 0
+    doubtful: Damage | None = None
     # A live spool may have delivered and deleted it meanwhile.
     with suppress(FileNotFoundError):
-        for behind, item in read_segment(Disk(), path):
-            if isinstance(item, Record):
-                yield behind, item
-            else:
-                yield behind, Finding(item.file, item.offset, item.length, "torn" if item.torn else "damaged")
+        while begin is not None:
+            items, begin = read_segment(Disk(), path, begin), None
+            for behind, item in items:
+                if isinstance(item, Damage) and not item.is_break and item != doubtful:
+                    # A live spool writes over what was blank, and we may have seen half of that: what is damaged stays.
+                    doubtful, begin = item, seen
+                    break
+                seen = behind
+                if isinstance(item, Record):
+                    yield behind, item
+                else:
+                    yield behind, Finding(item.file, item.offset, item.length, "torn" if item.torn else "damaged")

@@ -7,8 +7,9 @@ cancelled. Events that wait while an fsync runs share the next one.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,8 +22,10 @@ from fabmon.spool.files import SpoolFiles
 from fabmon.spool.frame import Record
 from fabmon.spool.identity import read_or_make_id
 from fabmon.spool.limits import Limits
+from fabmon.spool.thread import FileThread
 
 T = TypeVar("T")
+_Waiting = tuple[Sequence[bytes], asyncio.Future[None]]
 
 
 @asynccontextmanager
@@ -36,27 +39,26 @@ async def open_spool(directory: Path, limits: Limits | int, disk: Disk | None = 
         lock = lock_directory(directory)
     except OSError as error:
         raise StartError(f"FABMON_SPOOL_DIR: {directory} cannot be used: {error.strerror}") from error
-    with lock, ThreadPoolExecutor(1, thread_name_prefix="spool") as thread:
-        opening = asyncio.get_running_loop().run_in_executor(thread, SpoolFiles, directory, given, disk)
+    with lock, FileThread() as thread:
         try:
-            files = await opening
+            files = await asyncio.wrap_future(thread.ask(partial(SpoolFiles, directory, given, disk)))
         except OSError as error:
             raise StartError(f"FABMON_SPOOL_DIR: {directory} cannot be read: {error.strerror}") from error
         try:
             yield Spool(files, thread, read_or_make_id(directory))
         finally:
-            thread.submit(files.close)
+            thread.ask(files.close)
 
 
 class Spool:
     """Use it through `open_spool`."""
 
-    def __init__(self, files: SpoolFiles, thread: ThreadPoolExecutor, id: str) -> None:
+    def __init__(self, files: SpoolFiles, thread: FileThread, id: str) -> None:
         self.id = id
         self._files = files
         self._thread = thread
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[Sequence[bytes], asyncio.Future[None]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._grown = asyncio.Event()
         self._ahead: Future[None] | None = None
 
@@ -103,18 +105,18 @@ class Spool:
             return None
         return f"{self.size_bytes} of {self.max_bytes} bytes"
 
-    async def append(self, raws: Sequence[bytes]) -> None:
-        """Return when every event is durable; what waits at the same time shares one fsync.
+    def append(self, raws: Sequence[bytes]) -> asyncio.Future[None]:
+        """Done when every event is durable; what waits at the same time shares one fsync.
 
-        Raises SpoolFull (the bound, or the disk) or SpoolFailed; then none of *raws* counts as kept. Cancelled while it
+        Fails with SpoolFull (the bound, or the disk) or SpoolFailed; then none of *raws* counts as kept. Cancelled while it
         waits, the events may be kept or not.
         """
         done: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append((raws, done))
         if len(self._waiting) == 1:
             # After all that runs in this turn of the loop: the thread finds all of their events, and wakes up once.
-            self._loop.call_soon(self._thread.submit, self._write_waiting)
-        await done
+            self._loop.call_soon(self._thread.post, self._write_waiting)
+        return done
 
     async def read(self, max_events: int = 1000, max_bytes: int = 4 * 1024 * 1024) -> list[Record]:
         """The oldest events that are not acknowledged, without waiting; the first one always comes, whatever its size.
@@ -126,7 +128,7 @@ class Spool:
         if ahead is not None:
             ahead.result()  # done, as it came first on the thread; raises what no disk explains
         if len(records) > 1:
-            self._ahead = self._thread.submit(self._files.read_ahead, max_events, max_bytes)
+            self._ahead = self._thread.ask(partial(self._files.read_ahead, max_events, max_bytes))
         return records
 
     async def acknowledge(self, seq: int, letters: Sequence[Letter] = ()) -> None:
@@ -159,22 +161,26 @@ class Spool:
             await self._grown.wait()
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
-        return await self._loop.run_in_executor(self._thread, work)
+        return await asyncio.wrap_future(self._thread.ask(work))
 
     def _write_waiting(self) -> None:
         """On the thread: one write and one fsync for all that wait now."""
-        taken: list[tuple[Sequence[bytes], asyncio.Future[None]]] = []
+        taken: list[_Waiting] = []
         with suppress(IndexError):  # empty: no length says so for certain while the loop appends
             while True:
                 taken.append(self._waiting.popleft())
         if not taken:
             return
         failure = self._write([raw for raws, _ in taken for raw in raws])
-        failures = [failure] * len(taken)
+        if failure is None:
+            self._loop.call_soon_threadsafe(self._kept, taken)
+            self._files.go_ahead()
+            return
+        failures: list[Exception | None] = [failure] * len(taken)
         if isinstance(failure, SpoolFull) and len(taken) > 1:
             # Together they are too much; alone, one or the other may fit.
             failures = [self._write(raws) for raws, _ in taken]
-        self._loop.call_soon_threadsafe(self._settle, [done for _, done in taken], failures)
+        self._loop.call_soon_threadsafe(self._settle, taken, failures)
 
     def _write(self, raws: Sequence[bytes]) -> Exception | None:
         try:
@@ -183,12 +189,14 @@ class Spool:
             return error
         return None
 
-    def _settle(self, waiting: Sequence[asyncio.Future[None]], failures: Sequence[Exception | None]) -> None:
-        for done, failure in zip(waiting, failures, strict=True):
-            if done.done():
-                continue
-            if failure is None:
+    def _kept(self, waiting: Sequence[_Waiting]) -> None:
+        for _, done in waiting:
+            if not done.done():
                 done.set_result(None)
-            else:
-                done.set_exception(failure)
         self._grown.set()
+
+    def _settle(self, waiting: Sequence[_Waiting], failures: Sequence[Exception | None]) -> None:
+        for (_, done), failure in zip(waiting, failures, strict=True):
+            if failure is not None and not done.done():
+                done.set_exception(failure)
+        self._kept(waiting)

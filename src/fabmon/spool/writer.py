@@ -1,4 +1,8 @@
-"""The segment that is being written: bytes that are durable when a call returns, and never a second try on a file."""
+"""The segment that is being written: bytes that are durable when a call returns, and never a second try on a file.
+
+The file is kept ahead of its records: behind them lies a blank line, over which the next ones are written. An fsync of a
+file whose size and place on the disk stay as they were waits for no journal: docs/decisions/0009-spool-groups.md.
+"""
 
 from contextlib import suppress
 from pathlib import Path
@@ -7,18 +11,21 @@ from fabmon.clock import now
 from fabmon.logs import Log
 from fabmon.metrics import SPOOL_FSYNC_SECONDS
 from fabmon.spool.disk import Disk
-from fabmon.spool.segment import path_of, write_header
+from fabmon.spool.segment import MOST_BLANK_BYTES, blank_line, path_of, write_header
 
 log = Log("fabmon.spool")
 
 
 class SegmentWriter:
-    """At most one open file in *directory*; after an error it must be given up."""
+    """At most one open file in *directory*; after an error it must be sealed."""
 
     def __init__(self, disk: Disk, directory: Path) -> None:
         self._disk = disk
         self._directory = directory
         self._descriptor: int | None = None
+        self._end = 0  # behind the last record that is durable
+        self._size = 0  # of the file
+        self._wanted = 0  # so many bytes came the last time
 
     @property
     def is_open(self) -> bool:
@@ -32,6 +39,8 @@ class SegmentWriter:
             self._disk.unlink(path)
         content = write_header(first, now().timestamp()) + block
         self._descriptor = self._disk.create(path)
+        self._end = self._size = len(content)
+        self._wanted = len(block)
         try:
             self._disk.write(self._descriptor, content)
             with SPOOL_FSYNC_SECONDS.time():
@@ -42,28 +51,48 @@ class SegmentWriter:
             with suppress(OSError):
                 self._disk.unlink(path)
             raise
-        return len(content)
+        return self._end
 
     def add(self, block: bytes) -> None:
-        """Raises OSError; what of *block* is in the file then, nobody knows."""
+        """Write *block* behind the last; raises OSError."""
         assert self._descriptor is not None  # noqa: S101 - the caller has asked is_open
-        self._disk.write(self._descriptor, block)
+        self._wanted = len(block)
+        end = self._end + len(block)
+        self._size = max(self._size, end)
+        self._disk.write_at(self._descriptor, block, self._end)
         with SPOOL_FSYNC_SECONDS.time():
             self._disk.fsync(self._descriptor)
+        self._end = end
 
-    def give_up(self, size: int) -> None:
-        """Never write the file again; take back what is behind *size*, as far as the disk lets us."""
-        if self._descriptor is not None:
-            try:
-                self._disk.truncate(self._descriptor, size)
-            except OSError as error:
-                log.error("spool.not_taken_back", directory=self._directory, reason=error.strerror)
-        self.seal()
+    def go_ahead(self, room: int) -> None:
+        """Have blank behind the records for as much again as came the last time; at most *room* bytes of it.
+
+        The file is no more than doubled, so few events need little. Nothing depends on it: where it fails, a new segment
+        does without.
+        """
+        ahead = self._size - self._end
+        length = min(self._end, room, MOST_BLANK_BYTES)
+        if self._descriptor is None or ahead >= self._wanted or ahead >= length:
+            return
+        self._size = self._end + length
+        try:
+            self._disk.write_at(self._descriptor, blank_line(length), self._end)
+            self._disk.fsync(self._descriptor)
+        except OSError as error:
+            log.warning("spool.not_ahead", directory=self._directory, reason=error.strerror, action="new segment")
+            self.seal()
 
     def seal(self) -> None:
-        if self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
-            try:
-                self._disk.close(descriptor)
-            except OSError as error:
-                log.warning("spool.not_closed", directory=self._directory, reason=error.strerror)
+        """Never write the file again; take back what is behind its last durable record, as far as the disk lets us."""
+        if self._descriptor is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        try:
+            if self._size > self._end:
+                self._disk.truncate(descriptor, self._end)
+        except OSError as error:
+            log.error("spool.not_taken_back", directory=self._directory, reason=error.strerror)
+        try:
+            self._disk.close(descriptor)
+        except OSError as error:
+            log.warning("spool.not_closed", directory=self._directory, reason=error.strerror)

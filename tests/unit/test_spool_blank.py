@@ -1,0 +1,88 @@
+"""What a segment keeps blank behind its records: within bounds, gone when it is closed, and never taken for an event."""
+
+import asyncio
+import errno
+import os
+import shutil
+import threading
+from pathlib import Path
+
+from fabmon.spool.disk import Disk
+from fabmon.spool.frame import write_line
+from fabmon.spool.look import Finding, look, pending
+from fabmon.spool.look import contents as seen_in
+from fabmon.spool.spool import open_spool
+from tests.unit.test_spool import LIMIT, contents, raws
+from tests.unit.test_spool_bounds import on_disk
+
+
+async def test_a_segment_is_ahead_of_its_records_and_cut_when_it_is_closed(tmp_path: Path) -> None:
+    sizes = []
+    async with open_spool(tmp_path, LIMIT) as spool:
+        for number in range(2000):
+            await spool.append(raws(1, number))
+            await spool.look_at_dead_letters()  # behind what the thread does after its answer
+            sizes.append(on_disk(tmp_path))
+            assert spool.size_bytes <= sizes[-1] <= 2 * spool.size_bytes
+    # An append that leaves the size as it is needs no journal.
+    assert len(set(sizes)) < 20
+    assert on_disk(tmp_path) == spool.size_bytes
+
+
+async def test_a_disk_without_room_for_a_blank_refuses_no_event(tmp_path: Path) -> None:
+    class Full(Disk):
+        def write_at(self, descriptor: int, block: bytes | memoryview, offset: int) -> None:
+            if bytes(block).isspace():
+                super().write_at(descriptor, block[:3], offset)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            super().write_at(descriptor, block, offset)
+
+    async with open_spool(tmp_path, LIMIT, Full()) as spool:
+        for number in range(20):
+            await spool.append(raws(1, number))
+        assert await contents(spool) == raws(20)
+        assert spool.size_bytes == on_disk(tmp_path)
+    async with open_spool(tmp_path, LIMIT) as spool:
+        assert (await contents(spool), spool.books.set_aside) == (raws(20), 0)
+
+
+async def test_a_write_that_was_cut_short_over_the_blank_is_no_event(tmp_path: Path) -> None:
+    async with open_spool(tmp_path / "spool", LIMIT) as spool:
+        for number in range(10):
+            await spool.append(raws(1, number))
+        size = spool.size_bytes
+        shutil.copytree(tmp_path / "spool", tmp_path / "killed")
+    segment = next((tmp_path / "killed").glob("*.segment"))
+    line = write_line(11, b'{"n":10}')
+    for length in range(len(line)):
+        with segment.open("r+b") as file:
+            file.seek(size)
+            file.write(line[:length])
+        assert (len(list(pending(look(tmp_path / "killed")))), look(tmp_path / "killed").accepted) == (10, 10)
+        shutil.copytree(tmp_path / "killed", tmp_path / str(length))
+        async with open_spool(tmp_path / str(length), LIMIT) as spool:
+            assert (spool.accepted, await contents(spool)) == (10, raws(10))
+
+
+async def test_who_looks_at_a_spool_that_is_written_sees_whole_events(tmp_path: Path) -> None:
+    """Half of what is being written over the blank may be seen: that is no damage."""
+    raw = b'{"pad":"%b"}' % (b"x" * 400)
+
+    def look_on() -> tuple[int, list[Finding]]:
+        looks, findings = 0, []
+        while not is_done.is_set():
+            findings += [item for _, item in seen_in(look(tmp_path)) if isinstance(item, Finding)]
+            looks += 1
+        return looks, findings
+
+    is_done = threading.Event()
+    async with open_spool(tmp_path, LIMIT) as spool:
+        await spool.append([raw])
+        looking = asyncio.create_task(asyncio.to_thread(look_on))
+        for number in range(600):
+            await spool.append([raw] * 100)
+            if number % 10 == 0:
+                await spool.acknowledge(spool.last_seq - 500)
+        is_done.set()
+        looks, findings = await looking
+    assert (looks > 10, findings) == (True, [])
