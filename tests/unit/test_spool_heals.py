@@ -15,8 +15,9 @@ from fabmon.errors import SpoolFailed, SpoolFull, StartError
 from fabmon.peer.client import open_peer
 from fabmon.relay.forward import Upstream
 from fabmon.relay.replay import replay
-from fabmon.spool.dead import Letter, read_letters
+from fabmon.spool.dead import DeadLetters, Letter, read_letters
 from fabmon.spool.disk import Disk
+from fabmon.spool.frame import Record
 from fabmon.spool.limits import Limits
 from fabmon.spool.spool import open_spool
 from tests.fixtures.disk import mounted_disk
@@ -82,6 +83,16 @@ async def test_a_dead_letter_of_an_earlier_life_is_not_taken_for_one_of_this(tmp
         await spool.append([b'{"n":"new"}'])
         await spool.acknowledge(1, [Letter(record, "x", "", 422, 1, now(), now()) for record in await spool.read()])
     assert [letter["event"]["n"] for letter in read_letters(Disk(), tmp_path)] == ["old", "new"]
+
+
+def test_a_letter_that_a_crash_left_unbooked_is_not_written_twice_behind_another(tmp_path: Path) -> None:
+    letters = [Letter(Record(seq, b'{"n":%d}' % seq), "x", "", 422, 1, now(), now()) for seq in range(1, 6)]
+    DeadLetters(Disk(), tmp_path, 0).add(letters[2:])
+    after_the_crash = DeadLetters(Disk(), tmp_path, 0)
+    for letter in (letters[0], letters[4], letters[4]):
+        after_the_crash.add([letter])
+    assert sorted(letter["seq"] for letter in read_letters(Disk(), tmp_path)) == [1, 3, 4, 5]
+    assert after_the_crash.look() == after_the_crash.count == 4
 
 
 async def test_a_directory_that_is_gone_is_said(tmp_path: Path) -> None:

@@ -47,10 +47,15 @@ class DeadLetters:
         self.look()
         # An earlier process may have left bytes that its fsync did not keep; a line break keeps our first line apart.
         self._is_ours = self._known is None
-        # The last write failed, or letters were left unbooked: they can be read, and nobody knows whether they will be.
-        self._in_doubt = any(
-            isinstance(seq := line.get("seq"), int) and seq > acknowledged
-            for line in read_letters(disk, directory, last_bytes=_UNBOOKED_BYTES)
+        self._failed = False  # the last write: some of it may be read
+        # Up to this sequence letters may be there that no books know. They can be read, and nobody knows for how long.
+        self._doubtful_to = max(
+            (
+                seq
+                for line in read_letters(disk, directory, last_bytes=_UNBOOKED_BYTES)
+                if isinstance(seq := line.get("seq"), int) and seq > acknowledged
+            ),
+            default=0,
         )
 
     def look(self) -> int:
@@ -69,14 +74,15 @@ class DeadLetters:
 
     def add(self, letters: Sequence[Letter]) -> None:
         """Keep *letters* durably; raises SpoolFailed."""
-        known = set() if self._in_doubt else self._unbooked
+        known = set() if self._failed else self._unbooked
         fresh = [letter for letter in letters if letter.record.seq not in known]
         if not fresh:
             return
+        seqs = {letter.record.seq for letter in fresh}
         try:
             with self._disk.locked(self._path.parent / "dead.lock"):
                 self.look()
-                if self._in_doubt:
+                if self._failed or min(seqs) <= self._doubtful_to:
                     self._rewrite(fresh)
                     self.look()
                 else:
@@ -84,11 +90,11 @@ class DeadLetters:
                     self.count += len(fresh)
                     self._ends_cleanly, self._known = True, self._state()
         except OSError as error:
-            self._in_doubt = True
+            self._failed, self._doubtful_to = True, max(*seqs, self._doubtful_to)
             raise SpoolFailed(f"dead letters cannot be written: {error.strerror}") from error
-        self._in_doubt = False
+        self._failed = False
         self._is_ours = True
-        self._unbooked.update(letter.record.seq for letter in fresh)
+        self._unbooked |= seqs
 
     def booked(self) -> None:
         """The books hold all that was added."""
