@@ -50,7 +50,7 @@ class History(RuleBasedStateMachine):
         def work() -> None:
             self.spool.append(raws)
             self.kept |= {raw: first + place for place, raw in enumerate(raws)}
-            self.spool.go_ahead()
+            self.spool.make_blank()
 
         self._survives(work, crash, fail, eio, power)
 

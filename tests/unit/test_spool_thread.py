@@ -1,12 +1,17 @@
 """The thread of a spool's files: work in order, each answered, and a caller that leaves takes nobody with it."""
 
+import asyncio
 import threading
 from concurrent.futures import CancelledError
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from fabmon.spool.disk import Disk
+from fabmon.spool.spool import open_spool
 from fabmon.spool.thread import FileThread
+from tests.unit.test_spool import LIMIT, contents, raws
 
 
 def test_work_is_done_in_order_and_what_it_raises_belongs_to_its_caller() -> None:
@@ -38,3 +43,30 @@ def test_what_is_cancelled_before_its_turn_is_not_done_and_what_is_behind_it_is(
         with pytest.raises(CancelledError):
             second.result(5)
     assert done == ["third"]
+
+
+def test_a_bug_costs_what_is_behind_it_nothing_and_who_comes_too_late_is_told() -> None:
+    with FileThread() as thread:
+        thread.post([].pop)
+        assert thread.ask(lambda: "done").result(5) == "done"
+    with pytest.raises(RuntimeError, match="closed"):
+        thread.ask(lambda: "too late")
+
+
+async def test_a_blank_that_fails_beyond_the_disk_stops_nothing(tmp_path: Path) -> None:
+    class NoMemory(Disk):
+        def write_at(self, descriptor: int, block: bytes | memoryview, offset: int) -> None:
+            if bytes(block).isspace():
+                raise MemoryError
+            super().write_at(descriptor, block, offset)
+
+    async with open_spool(tmp_path, LIMIT, NoMemory()) as spool:
+        for number in range(5):
+            await spool.append(raws(1, number))
+        assert await contents(spool) == raws(5)
+        last = asyncio.ensure_future(spool.append(raws(1, 5)))
+    await last
+    with pytest.raises(RuntimeError, match="closed"):
+        spool.append(raws(1))
+    async with open_spool(tmp_path, LIMIT) as spool:
+        assert await contents(spool) == raws(6)

@@ -19,7 +19,8 @@ from fabmon.settings import LocalSettings, SidecarSettings, load
 from fabmon.spool.dead import DEAD, take_out
 from fabmon.spool.disk import Disk
 from fabmon.spool.frame import Record
-from fabmon.spool.look import Finding, contents, look, pending
+from fabmon.spool.look import check, contents, look, pending
+from fabmon.spool.segment import Damage
 from fabmon.wire.codec import decode_object, encode
 
 app = typer.Typer(help="Look into a spool, live or copied; send what it holds; its dead letters.", no_args_is_help=True)
@@ -93,28 +94,28 @@ def show(
 def verify(directory: Dir = None, as_json: Json = False) -> None:
     """Check every byte; exit code 1 when something is damaged or the books do not balance."""
     view = look(_directory(directory))
-    findings = []
-    whole = 0
-    for _, item in contents(view):
-        if isinstance(item, Finding):
-            findings.append(item)
-            (_print_line(item) if as_json else print(f"{item.what}: {item.file} at {item.offset}, {item.length} bytes"))
-            continue
-        whole += item.seq > view.books.acknowledged
-    missing = view.pending - whole
+
+    def tell(found: Damage) -> None:
+        (
+            _print_line(found)
+            if as_json
+            else print(f"{found.what}: {found.file} at {found.offset}, {found.length} bytes")
+        )
+
+    checked = check(view, tell)
     facts = {
-        "whole": whole,
-        "missing": missing,
-        "findings": len(findings),
+        "whole": checked.whole,
+        "missing": checked.missing,
+        "findings": checked.damaged,
         "books": view.books_found and view.books.balanced,
     }
     if as_json:
         _print_line(facts)
     else:
-        print(f"{whole} pending events whole, {missing} missing, {len(findings)} damaged places")
+        print(f"{checked.whole} pending events whole, {checked.missing} missing, {checked.damaged} damaged places")
         if not facts["books"]:
             print("the books are missing or do not balance")
-    if findings or missing or not facts["books"]:
+    if checked.damaged or checked.missing or not facts["books"]:
         raise typer.Exit(1)
 
 

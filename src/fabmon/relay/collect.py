@@ -17,7 +17,7 @@ from fabmon.logs import Log
 from fabmon.metrics import EVENTS
 from fabmon.tasks import beside
 from fabmon.unsent import files
-from fabmon.wire.event import Batch, Event, Sink, read_event
+from fabmon.wire.event import Batch, Event, Sink, as_line, read_event
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,7 +76,7 @@ async def _hand_over(lines: Collection[bytes], sink: Sink, site_id: str | None) 
     for number, line in enumerate(lines, 1):
         try:
             events.append(read_event(line, now=now(), site_id=site_id))
-            raws.append(line)
+            raws.append(as_line(line))
         except (BadEvent, NotJson) as error:
             refused.append(error.code)
         if events and (len(events) == _BATCH_EVENTS or number == len(lines)):

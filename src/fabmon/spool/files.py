@@ -47,7 +47,7 @@ class SpoolFiles:
         self.books = self._opening_books()
         self.dead = DeadLetters(self._disk, directory, self.books.acknowledged)
         self._writer = SegmentWriter(self._disk, directory)
-        self._room = 0  # bytes that the limits left beside the last append
+        self._room_bytes = 0  # what the limits left beside the last append
         self._read_from: tuple[int, int] = (0, 0)  # segment and offset behind the acknowledged position
         self._window: list[tuple[Record, int, int]] = []  # read and not acknowledged: record, segment, offset behind it
         if self._save():
@@ -72,7 +72,7 @@ class SpoolFiles:
         """Write the events and fsync; raises SpoolFull or SpoolFailed, and then none of them counts as kept."""
         self._drop_expired()
         block = b"".join([write_line(self._next_seq + place, raw) for place, raw in enumerate(raws)])
-        self._room = self._make_room(len(block))
+        self._room_bytes = self._make_room(len(block))
         if self._writer.is_open and self._ages.span_of_newest() > SEGMENT_SECONDS:
             self._writer.seal()
         try:
@@ -87,7 +87,6 @@ class SpoolFiles:
         except OSError as error:
             reason = error.strerror or str(error)
             log.error("spool.write_failed", directory=self.directory, reason=reason, action="new segment")
-            self._writer.seal()
             if error.errno in _FULL:
                 raise SpoolFull("the disk under the spool is full") from error
             raise SpoolFailed(f"the spool cannot be written: {reason}") from error
@@ -96,10 +95,10 @@ class SpoolFiles:
         if self._segments[-1].size >= self.limits.roll_at_bytes:
             self._writer.seal()
 
-    def go_ahead(self) -> None:
+    def make_blank(self) -> None:
         """Make the next append cheap, now that nobody waits for the last; it may not be called, or come to nothing."""
         if self._writer.is_open:
-            self._writer.go_ahead(min(self._room, self.limits.roll_at_bytes - self._segments[-1].size))
+            self._writer.make_blank(min(self._room_bytes, self.limits.roll_at_bytes - self._segments[-1].size))
 
     def read(self, max_events: int, max_bytes: int) -> list[Record]:
         """The oldest events that are not acknowledged; the first one always comes, whatever its size.
@@ -226,7 +225,8 @@ class SpoolFiles:
             if not self._drop_oldest("full"):
                 break
         try:
-            free = self._disk.free_bytes(self.directory) if limits.min_free_bytes else None
+            # What is blank is on the disk already, for the next events.
+            free = self._disk.free_bytes(self.directory) + self._writer.blank_bytes if limits.min_free_bytes else None
         except OSError as error:
             raise SpoolFailed(f"the disk under the spool cannot be asked: {error.strerror}") from error
         return limits.room_beside(self.size_bytes, wanted, free)
@@ -277,7 +277,7 @@ class SpoolFiles:
     def _remove(self, segment: Segment) -> bool:
         """Delete *segment*, or keep it in `set-aside` when some of it could not be read; False: later, perhaps."""
         path = path_of(self.directory, segment.first)
-        if segment.damaged and not set_aside(self._disk, self.directory, path.name, "damaged"):
+        if segment.damaged and set_aside(self._disk, self.directory, {path.name: "damaged"}):
             return False
         try:
             if not segment.damaged:

@@ -1,8 +1,9 @@
 """Looking into a spool's directory without touching it: a live one, or a copy."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -14,16 +15,11 @@ from fabmon.spool.disk import Disk
 from fabmon.spool.frame import Record
 from fabmon.spool.identity import read_id
 from fabmon.spool.segment import Damage, first_seq_of, path_of, read_header, read_segment
-from fabmon.spool.survey import ASIDE, SHORTEST_LINE
+from fabmon.spool.survey import ASIDE
 
-
-class Finding(msgspec.Struct, frozen=True):
-    """Bytes that are no record of their place."""
-
-    file: str
-    offset: int
-    length: int
-    what: str
+# Damage that is looked at once more, and how often at most in a segment.
+_DOUBTFUL: Final = frozenset({"damaged", "torn", "no record"})
+_MOST_DOUBTS: Final = 16
 
 
 class View(msgspec.Struct):
@@ -45,6 +41,14 @@ class View(msgspec.Struct):
         return self.accepted - self.books.acknowledged
 
 
+class Checked(msgspec.Struct):
+    """The events that were pending, and the places where the segments are damaged."""
+
+    whole: int = 0
+    missing: int = 0
+    damaged: int = 0
+
+
 def look(directory: Path) -> View:
     """What is in *directory*; raises StartError when there is no spool."""
     disk = Disk()
@@ -63,7 +67,7 @@ def look(directory: Path) -> View:
     for _, item in _items(directory, segments[-1]) if segments else ():
         if isinstance(item, Record):
             tail = max(tail, item.seq)
-        elif item.what == "damaged" and item.length >= SHORTEST_LINE:
+        elif item.what == "damaged":
             tail += 1
     last = max(books.last, books.acknowledged, tail)
     behind = [
@@ -98,35 +102,55 @@ def pending(view: View) -> Iterator[Record]:
             yield item
 
 
-def contents(view: View) -> Iterator[tuple[int, Record | Finding]]:
-    """Everything that the segments hold, each with its segment's first sequence; what is out of place is a finding."""
+def contents(view: View) -> Iterator[tuple[int, Record | Damage]]:
+    """Everything that the segments hold, each with its segment's first sequence."""
     for first, bound in zip(view.segments, [*view.segments[1:], 10**19], strict=False):
         last = first - 1
         for offset, item in _items(view.directory, first):
             if isinstance(item, Record) and not last < item.seq < bound:
-                yield first, Finding(path_of(view.directory, first).name, offset, len(item.raw), "out of place")
+                yield first, Damage(path_of(view.directory, first).name, offset, len(item.raw), "out of place")
                 continue
             if isinstance(item, Record):
                 last = item.seq
             yield first, item
 
 
-def _items(directory: Path, first: int) -> Iterator[tuple[int, Record | Finding]]:
+def check(view: View, tell: Callable[[Damage], None]) -> Checked:
+    """Read every byte; *tell* hears of what is damaged. What is delivered while we look is not missed."""
+    checked = Checked()
+    last = view.books.acknowledged
+    gaps: list[tuple[int, int]] = []
+    for _, item in contents(view):
+        if isinstance(item, Damage):
+            checked.damaged += 1
+            tell(item)
+        elif last < item.seq <= view.accepted:
+            checked.whole += 1
+            if item.seq > last + 1:
+                gaps.append((last + 1, item.seq))
+            last = item.seq
+    gaps.append((last + 1, view.accepted + 1))
+    stored, _, _ = read_books(Disk(), view.directory)
+    ended = max(view.books.acknowledged, stored.acknowledged if stored else 0)
+    checked.missing = sum(max(0, end - max(begin, ended + 1)) for begin, end in gaps)
+    return checked
+
+
+def _items(directory: Path, first: int) -> Iterator[tuple[int, Record | Damage]]:
     path = path_of(directory, first)
     begin: int | None = 0
     seen = 0
+    doubts = _MOST_DOUBTS
     doubtful: Damage | None = None
     # A live spool may have delivered and deleted it meanwhile.
     with suppress(FileNotFoundError):
         while begin is not None:
             items, begin = read_segment(Disk(), path, begin), None
             for behind, item in items:
-                if isinstance(item, Damage) and not item.is_break and item != doubtful:
+                if isinstance(item, Damage) and item.what in _DOUBTFUL and item != doubtful and doubts:
                     # A live spool writes over what was blank, and we may have seen half of that: what is damaged stays.
                     doubtful, begin = item, seen
+                    doubts -= 1
                     break
                 seen = behind
-                if isinstance(item, Record):
-                    yield behind, item
-                else:
-                    yield behind, Finding(item.file, item.offset, item.length, "torn" if item.torn else "damaged")
+                yield behind, item

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -15,6 +15,7 @@ VERSION: Final = 3
 # What this code reads; the records are the same in all.
 READABLE: Final = (1, 2, 3)
 LAST_NAME: Final = 10**18  # a name beyond it would leave no room for sequences of 19 digits
+SHORTEST_LINE: Final = 13  # `CRC32 1 {}` and its line break
 # Longer than any event; a "line" beyond it is damage that swallowed a line break.
 _LONGEST_LINE: Final = 2 * 1024 * 1024
 _HEADER: Final = b"fabmon-spool "
@@ -25,18 +26,20 @@ MOST_BLANK_BYTES: Final = 256 * 1024
 _BLANK: Final = memoryview(b" " * (MOST_BLANK_BYTES - 1) + b"\n")
 
 
+What = Literal["damaged", "torn", "line break", "no record", "out of place"]
+
+
 class Damage(msgspec.Struct, frozen=True):
-    """Bytes of a segment that are no record."""
+    """Bytes of a segment that are no record of its place.
+
+    `damaged` was a record; `torn` is a write that a crash cut short, at the end or in the blank; a `line break` stood
+    between lines that are whole; `no record` is too short to have been one.
+    """
 
     file: str
     offset: int
     length: int
-    torn: bool  # without its own line break, at the end or in the blank: a write that a crash cut short
-
-    @property
-    def is_break(self) -> bool:
-        """A line break between whole lines; nothing else was hit."""
-        return self.length == 1 and not self.torn
+    what: What
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -80,25 +83,51 @@ def read_segment(
 
     Reads a line at a time: memory does not grow with the segment.
     """
+    short: int | None = None  # where lines begin that are too short for a record; there may be millions
     with disk.open_read(path) as file:
         file.seek(offset)
         while (end is None or offset < end) and (line := file.readline(_LONGEST_LINE)):
             start, offset = offset, offset + len(line)
-            is_ended = line.endswith(b"\n")
-            record = read_line(line[:-1]) if is_ended else None
-            if record is None and (cut := _damaged_break(line)):
-                if before := read_line(line[:cut]):
-                    yield start + cut + 1, before
-                yield start + cut + 1, Damage(path.name, start + cut, 1, torn=False)
-                record = read_line(line[cut + 1 : -1])
+            if len(line) < SHORTEST_LINE:
+                short = start if short is None else short
+                continue
+            if short is not None:
+                yield start, Damage(path.name, short, start - short, "no record")
+                short = None
+            record = read_line(line[:-1]) if line.endswith(b"\n") else None
             if record is not None:
                 yield offset, record
-            elif not line.isspace() and not (start == 0 and line.startswith(_HEADER)):
-                # Cut short by the end of the file, or before it had overwritten the blank to its end.
-                torn = line.endswith(b" \n") if is_ended else len(line) < _LONGEST_LINE
-                yield offset, Damage(path.name, start, len(line), torn)
-            if not is_ended and len(line) < _LONGEST_LINE:
+                continue
+            yield from _left_of(line, path.name, start)
+            if not line.endswith(b"\n") and len(line) < _LONGEST_LINE:
                 return  # what another process has added since begins in the middle of a line
+    if short is not None:
+        yield offset, Damage(path.name, short, offset - short, "no record")
+
+
+def _left_of(line: bytes, name: str, start: int) -> Iterator[tuple[int, Record | Damage]]:
+    """What *line* holds, though it is no record: one or two of which the line break alone was hit, or damage."""
+    behind = start + len(line)
+    if cut := _damaged_break(line):
+        if before := read_line(line[:cut]):
+            yield start + cut + 1, before
+        yield start + cut + 1, Damage(name, start + cut, 1, "line break")
+        if after := read_line(line[cut + 1 : -1]):
+            yield behind, after
+        return
+    text = line.rstrip(b" \n")
+    what: What = "damaged"
+    if len(text.strip(b"\0 ")) < SHORTEST_LINE - 1:
+        what = "no record"
+    elif line.endswith(b" \n") or (len(line) < _LONGEST_LINE and not line.endswith(b"\n")):
+        what = "torn"
+    if what == "torn" and (record := read_line(text)):
+        yield start + len(text), record  # all but its line break was written
+    elif what == "torn" and (record := read_line(text[:-1])):
+        yield start + len(text), record
+        yield start + len(text), Damage(name, start + len(text) - 1, 1, "line break")
+    elif text and (start or not line.startswith(_HEADER)):
+        yield behind, Damage(name, start, len(line), what)
 
 
 def _header(line: bytes) -> Header | None:

@@ -44,10 +44,11 @@ async def open_spool(directory: Path, limits: Limits | int, disk: Disk | None = 
             files = await asyncio.wrap_future(thread.ask(partial(SpoolFiles, directory, given, disk)))
         except OSError as error:
             raise StartError(f"FABMON_SPOOL_DIR: {directory} cannot be read: {error.strerror}") from error
+        spool = Spool(files, thread, read_or_make_id(directory))
         try:
-            yield Spool(files, thread, read_or_make_id(directory))
+            yield spool
         finally:
-            thread.ask(files.close)
+            spool.close()
 
 
 class Spool:
@@ -111,11 +112,13 @@ class Spool:
         Fails with SpoolFull (the bound, or the disk) or SpoolFailed; then none of *raws* counts as kept. Cancelled while it
         waits, the events may be kept or not.
         """
+        if self._thread.is_closed:
+            raise RuntimeError("the spool is closed")
         done: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append((raws, done))
         if len(self._waiting) == 1:
             # After all that runs in this turn of the loop: the thread finds all of their events, and wakes up once.
-            self._loop.call_soon(self._thread.post, self._write_waiting)
+            self._loop.call_soon(self._hand_over)
         return done
 
     async def read(self, max_events: int = 1000, max_bytes: int = 4 * 1024 * 1024) -> list[Record]:
@@ -160,6 +163,15 @@ class Spool:
             self._grown.clear()
             await self._grown.wait()
 
+    def close(self) -> None:
+        """Write what waits, and leave everything so that the next start knows exactly what was given out."""
+        self._thread.post(self._write_waiting)
+        self._thread.post(self._files.close)
+
+    def _hand_over(self) -> None:
+        if self._waiting:
+            self._thread.post(self._write_waiting)
+
     async def _on_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._thread.ask(work))
 
@@ -174,7 +186,7 @@ class Spool:
         failure = self._write([raw for raws, _ in taken for raw in raws])
         if failure is None:
             self._loop.call_soon_threadsafe(self._kept, taken)
-            self._files.go_ahead()
+            self._files.make_blank()
             return
         failures: list[Exception | None] = [failure] * len(taken)
         if isinstance(failure, SpoolFull) and len(taken) > 1:

@@ -4,7 +4,9 @@ Looks at names, sizes and first lines; only the newest segment is read. Whatever
 what it found, and deletes nothing but empty files: what is no segment of ours is moved into `set-aside`.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -15,13 +17,12 @@ from fabmon.spool.books import BOOKS, VERSION_1
 from fabmon.spool.dead import DEAD
 from fabmon.spool.disk import Disk, Entry
 from fabmon.spool.frame import Record
-from fabmon.spool.segment import READABLE, SUFFIX, first_seq_of, path_of, read_header, read_segment
+from fabmon.spool.segment import READABLE, SHORTEST_LINE, SUFFIX, first_seq_of, path_of, read_header, read_segment
 
 log = Log("fabmon.spool")
 
 ASIDE: Final = "set-aside"
 ID: Final = "id"
-SHORTEST_LINE: Final = 13  # `CRC32 1 {}` and its line break
 _OURS: Final = (BOOKS, VERSION_1, DEAD, ID)
 # A segment whose first line is damaged is looked through this far for a record that fits its name.
 _LOOK_BYTES: Final = 4 * 1024 * 1024
@@ -41,19 +42,26 @@ class Segment(msgspec.Struct):
 def survey(disk: Disk, directory: Path) -> list[Segment]:
     """The segments in *directory*, oldest first; moves aside what is none. Raises OSError."""
     found: dict[int, Entry] = {}
+    strange: dict[str, str] = {}
     for entry in disk.list(directory):
         first = first_seq_of(entry.name)
         if not entry.is_file and (first is not None or entry.name in _OURS):
-            set_aside(disk, directory, entry.name, "no plain file")
+            strange[entry.name] = "no plain file"
         elif first is not None:
             found[first] = entry
         elif entry.name.endswith(SUFFIX):
             log.warning("spool.strange_file", file=entry.name, action="left alone")
     segments: list[Segment] = []
+    empty: dict[str, Segment] = {}
+    names = set(found)
     for first, entry in sorted(found.items()):
-        segment = _look(disk, directory, first, entry, set(found))
-        if segment is not None:
+        segment, holds_records = _look(disk, directory, first, entry, names)
+        if segment is not None and holds_records:
             segments.append(segment)
+        elif segment is not None:
+            empty[entry.name] = segment
+    left = set_aside(disk, directory, strange | dict.fromkeys(empty, "holds no record"))
+    segments += [segment for name, segment in empty.items() if name in left]
     return sorted(segments, key=lambda segment: segment.first)
 
 
@@ -63,57 +71,70 @@ def last_sequence(disk: Disk, directory: Path, segment: Segment) -> int:
     A damaged line with its line break was one event; a rest without is a write that a crash cut short.
     """
     last = segment.first - 1
+    places = 0
     try:
         for _, item in read_segment(disk, path_of(directory, segment.first)):
             if isinstance(item, Record):
                 last = max(last, item.seq)
                 continue
             segment.damaged = True
-            log.warning("spool.damaged", file=item.file, offset=item.offset, bytes=item.length, torn=item.torn)
-            # Random bytes have line breaks too, but a record is never this short.
-            if not item.torn and item.length >= SHORTEST_LINE:
-                last += 1
+            places += 1
+            if places == 1:
+                log.warning("spool.damaged", file=item.file, offset=item.offset, bytes=item.length, what=item.what)
+            last += item.what == "damaged"
     except OSError as error:
         log.error("spool.unreadable", file=segment.first, reason=error.strerror)
         return max(last, segment.first + segment.size // SHORTEST_LINE)
+    if places > 1:
+        log.warning("spool.damaged_in_places", file=path_of(directory, segment.first).name, places=places)
     return last
 
 
-def set_aside(disk: Disk, directory: Path, name: str, reason: str) -> bool:
-    """Move *name* into `set-aside`, under a name that is free there; False when the disk refuses."""
+def set_aside(disk: Disk, directory: Path, reasons: Mapping[str, str]) -> set[str]:
+    """Move each name into `set-aside`, under a name that is free there; those that the disk does not let go."""
+    left: set[str] = set()
+    if not reasons:
+        return left
+    aside = directory / ASIDE
     try:
-        disk.make_directory(directory / ASIDE)
-        taken = {entry.name for entry in disk.list(directory / ASIDE)}
-        target = next(each for number in range(1, 10**6) if (each := f"{name}.{number}") not in taken)
-        disk.rename(directory / name, directory / ASIDE / target)
-    except FileNotFoundError:
-        return True
+        disk.make_directory(aside)
+        taken = {entry.name for entry in disk.list(aside)}
     except OSError as error:
-        log.error("spool.not_set_aside", file=name, why=reason, reason=error.strerror)
-        return False
-    # Should the names not become durable, a crash brings the file back, and it is moved again.
+        log.error("spool.not_set_aside", files=len(reasons), reason=error.strerror)
+        return set(reasons)
+    for name, reason in reasons.items():
+        target = next(each for number in count(1) if (each := f"{name}.{number}") not in taken)
+        try:
+            disk.rename(directory / name, aside / target)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            log.error("spool.not_set_aside", file=name, why=reason, reason=error.strerror)
+            left.add(name)
+            continue
+        log.warning("spool.set_aside", file=name, why=reason, kept_as=f"{ASIDE}/{target}")
+    # Should the names not become durable, a crash brings the files back, and they are moved again.
     with suppress(OSError):
-        disk.fsync_directory(directory / ASIDE)
+        disk.fsync_directory(aside)
         disk.fsync_directory(directory)
-    log.warning("spool.set_aside", file=name, why=reason, kept_as=f"{ASIDE}/{target}")
-    return True
+    return left
 
 
-def _look(disk: Disk, directory: Path, first: int, entry: Entry, names: set[int]) -> Segment | None:
-    """The segment behind *entry*, or None when it was moved away or deleted."""
+def _look(disk: Disk, directory: Path, first: int, entry: Entry, names: set[int]) -> tuple[Segment | None, bool]:
+    """The segment behind *entry*, None when it was deleted, and whether there may be records in it."""
     path = directory / entry.name
     segment = Segment(first, entry.size, None, entry.modified_at)
     try:
         if not entry.size:
             disk.unlink(path)
-            return None
+            return None, False
         header = read_header(disk, path)
         if header is not None and header.version not in READABLE:
             log.warning("spool.other_version", file=entry.name, version=header.version, action="reading what is whole")
         if header is not None and header.first_seq == first:
             segment.begun_at = header.begun_at
             segment.damaged = header.version not in READABLE
-            return segment
+            return segment, True
         segment.damaged = True
         if header is not None and header.first_seq not in names and header.first_seq > 0:
             # Somebody gave it another name; its records say where it belongs.
@@ -121,14 +142,14 @@ def _look(disk: Disk, directory: Path, first: int, entry: Entry, names: set[int]
             names.add(header.first_seq)
             disk.rename(path, path_of(directory, header.first_seq))
             log.warning("spool.renamed", file=entry.name, first_sequence=header.first_seq)
-            return segment
+            return segment, True
         for behind, item in read_segment(disk, path):
             if isinstance(item, Record) and item.seq >= first:
-                return segment
+                return segment, True
             if behind > _LOOK_BYTES:
                 break
     except OSError as error:
         # Reading it will be tried again, and given up after a few times.
         log.error("spool.unreadable", file=entry.name, reason=error.strerror)
-        return segment
-    return None if set_aside(disk, directory, entry.name, "holds no record") else segment
+        return segment, True
+    return segment, False

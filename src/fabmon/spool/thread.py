@@ -10,6 +10,10 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Self, TypeVar
 
+from fabmon.logs import Log
+
+log = Log("fabmon.spool")
+
 T = TypeVar("T")
 
 
@@ -17,19 +21,23 @@ class FileThread:
     """A context: leaving it waits until all that was given is done."""
 
     def __init__(self) -> None:
-        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._work: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="spool", daemon=True)
+        self.is_closed = False
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.is_closed = True
         self._work.put(None)
         self._thread.join()
 
-    def post(self, work: Callable[[], None]) -> None:
-        """Do *work*, which says itself what became of it and raises nothing."""
+    def post(self, work: Callable[[], object]) -> None:
+        """Do *work*, which tells whom it concerns itself; raises RuntimeError when the context is left."""
+        if self.is_closed:
+            raise RuntimeError("the spool is closed")
         self._work.put(work)
 
     def ask(self, work: Callable[[], T]) -> Future[T]:
@@ -44,9 +52,13 @@ class FileThread:
             except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
                 answer.set_exception(error)
 
-        self._work.put(run)
+        self.post(run)
         return answer
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
-            work()
+            try:
+                work()
+            except Exception as error:
+                log.error("spool.bug", exc_info=error)
+            del work  # and with it what it holds, however long the next takes to come

@@ -6,6 +6,7 @@ file whose size and place on the disk stay as they were waits for no journal: do
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from fabmon.clock import now
 from fabmon.logs import Log
@@ -15,21 +16,29 @@ from fabmon.spool.segment import MOST_BLANK_BYTES, blank_line, path_of, write_he
 
 log = Log("fabmon.spool")
 
+# What a blank costs, a write and an fsync more, pays for itself when four groups or so are written over it.
+_LARGEST_BLOCK_BYTES: Final = MOST_BLANK_BYTES // 4
+
 
 class SegmentWriter:
-    """At most one open file in *directory*; after an error it must be sealed."""
+    """At most one open file in *directory*. Whatever fails, the file is never written again."""
 
     def __init__(self, disk: Disk, directory: Path) -> None:
         self._disk = disk
         self._directory = directory
         self._descriptor: int | None = None
-        self._end = 0  # behind the last record that is durable
-        self._size = 0  # of the file
-        self._wanted = 0  # so many bytes came the last time
+        self._durable_bytes = 0
+        self._file_bytes = 0  # more, by what is blank or by a write that failed
+        self._last_block_bytes = 0
 
     @property
     def is_open(self) -> bool:
         return self._descriptor is not None
+
+    @property
+    def blank_bytes(self) -> int:
+        """What the open file holds behind its records."""
+        return 0 if self._descriptor is None else self._file_bytes - self._durable_bytes
 
     def begin(self, first: int, block: bytes) -> int:
         """A new file, durable with its name, that holds its header and *block*; returns its size. Raises OSError."""
@@ -38,48 +47,51 @@ class SegmentWriter:
             # Left by a write that failed; what it holds was never acknowledged.
             self._disk.unlink(path)
         content = write_header(first, now().timestamp()) + block
+        self._durable_bytes = self._file_bytes = self._last_block_bytes = 0
         self._descriptor = self._disk.create(path)
-        self._end = self._size = len(content)
-        self._wanted = len(block)
         try:
             self._disk.write(self._descriptor, content)
             with SPOOL_FSYNC_SECONDS.time():
                 self._disk.fsync(self._descriptor)
                 self._disk.fsync_directory(self._directory)
-        except OSError:
+        except BaseException:
             self.seal()
             with suppress(OSError):
                 self._disk.unlink(path)
             raise
-        return self._end
+        self._durable_bytes = self._file_bytes = len(content)
+        return len(content)
 
     def add(self, block: bytes) -> None:
         """Write *block* behind the last; raises OSError."""
         assert self._descriptor is not None  # noqa: S101 - the caller has asked is_open
-        self._wanted = len(block)
-        end = self._end + len(block)
-        self._size = max(self._size, end)
-        self._disk.write_at(self._descriptor, block, self._end)
-        with SPOOL_FSYNC_SECONDS.time():
-            self._disk.fsync(self._descriptor)
-        self._end = end
-
-    def go_ahead(self, room: int) -> None:
-        """Have blank behind the records for as much again as came the last time; at most *room* bytes of it.
-
-        The file is no more than doubled, so few events need little. Nothing depends on it: where it fails, a new segment
-        does without.
-        """
-        ahead = self._size - self._end
-        length = min(self._end, room, MOST_BLANK_BYTES)
-        if self._descriptor is None or ahead >= self._wanted or ahead >= length:
-            return
-        self._size = self._end + length
+        behind = self._durable_bytes + len(block)
+        self._file_bytes = max(self._file_bytes, behind)
         try:
-            self._disk.write_at(self._descriptor, blank_line(length), self._end)
+            self._disk.write_at(self._descriptor, block, self._durable_bytes)
+            with SPOOL_FSYNC_SECONDS.time():
+                self._disk.fsync(self._descriptor)
+        except BaseException:
+            self.seal()
+            raise
+        self._durable_bytes, self._last_block_bytes = behind, len(block)
+
+    def make_blank(self, room_bytes: int) -> None:
+        """Have blank behind the records, *room_bytes* at most, when little is left for as much as came the last time.
+
+        The file is no more than doubled, so few events need little; one alone, or large groups, get none. Nothing depends
+        on it: where it fails, a new segment does without.
+        """
+        length = min(self._durable_bytes, room_bytes, MOST_BLANK_BYTES)
+        if not self.blank_bytes < self._last_block_bytes <= min(_LARGEST_BLOCK_BYTES, length):
+            return
+        assert self._descriptor is not None  # noqa: S101 - a block has come
+        self._file_bytes = self._durable_bytes + length
+        try:
+            self._disk.write_at(self._descriptor, blank_line(length), self._durable_bytes)
             self._disk.fsync(self._descriptor)
         except OSError as error:
-            log.warning("spool.not_ahead", directory=self._directory, reason=error.strerror, action="new segment")
+            log.warning("spool.no_blank", directory=self._directory, reason=error.strerror, action="new segment")
             self.seal()
 
     def seal(self) -> None:
@@ -88,8 +100,8 @@ class SegmentWriter:
             return
         descriptor, self._descriptor = self._descriptor, None
         try:
-            if self._size > self._end:
-                self._disk.truncate(descriptor, self._end)
+            if self._file_bytes > self._durable_bytes:
+                self._disk.truncate(descriptor, self._durable_bytes)
         except OSError as error:
             log.error("spool.not_taken_back", directory=self._directory, reason=error.strerror)
         try:
