@@ -140,7 +140,7 @@ def _header(line: bytes) -> Header | None:
 
 def _damaged_break(line: bytes) -> int | None:
     """Where a line break was, between two whole records or the header and one, if nothing but that was damaged."""
-    begun = _BEGUN.match(line)
+    begun = _BEGUN.match(line) if len(line) >= 2 * SHORTEST_LINE else None
     if begun is None:
         return None
     header_seq, seq = begun.groups()
