@@ -117,6 +117,19 @@ async def test_large_groups_and_an_event_alone_get_no_blank(tmp_path: Path) -> N
             assert on_disk(tmp_path) == spool.size_bytes
 
 
+async def test_however_little_is_left_blank_it_is_no_damage(tmp_path: Path) -> None:
+    async with open_spool(tmp_path, LIMIT) as spool:
+        await spool.append(raws(10))
+    segment = next(tmp_path.glob("*.segment"))
+    whole = segment.read_bytes()
+    for blank in range(1, 40):
+        segment.write_bytes(whole + b" " * (blank - 1) + b"\n")
+        found: list[object] = []
+        assert (check(look(tmp_path), found.append).whole, found) == (10, [])
+        segment.write_bytes(whole + b" " * blank)  # half of one
+        assert (check(look(tmp_path), found.append).whole, found) == (10, [])
+
+
 async def test_a_power_cut_or_a_flipped_bit_in_the_blank_is_no_event(tmp_path: Path) -> None:
     async with open_spool(tmp_path / "spool", LIMIT) as spool:
         for number in range(10):

@@ -89,18 +89,19 @@ def read_segment(
         while (end is None or offset < end) and (line := file.readline(_LONGEST_LINE)):
             start, offset = offset, offset + len(line)
             if len(line) < SHORTEST_LINE:
-                short = start if short is None else short
-                continue
-            if short is not None:
-                yield start, Damage(path.name, short, start - short, "no record")
-                short = None
-            record = read_line(line[:-1]) if line.endswith(b"\n") else None
-            if record is not None:
-                yield offset, record
-                continue
-            yield from _left_of(line, path.name, start)
+                if short is None and not line.isspace():
+                    short = start
+            else:
+                if short is not None:
+                    yield start, Damage(path.name, short, start - short, "no record")
+                    short = None
+                record = read_line(line[:-1]) if line.endswith(b"\n") else None
+                if record is not None:
+                    yield offset, record
+                    continue
+                yield from _left_of(line, path.name, start)
             if not line.endswith(b"\n") and len(line) < _LONGEST_LINE:
-                return  # what another process has added since begins in the middle of a line
+                break  # what another process has added since begins in the middle of a line
     if short is not None:
         yield offset, Damage(path.name, short, offset - short, "no record")
 
