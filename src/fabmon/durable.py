@@ -60,7 +60,7 @@ def lock_directory(directory: StrPath) -> io.TextIOWrapper:
 
     Raises StartError that names the process which holds it, and OSError.
     """
-    os.makedirs(directory, mode=0o700, exist_ok=True)
+    _make_durably(os.path.abspath(directory))
     file = open(os.path.join(directory, "lock"), "a+", encoding="ascii")  # noqa: SIM115  (it is handed on)
     try:
         if not lock(file.fileno()):
@@ -76,6 +76,16 @@ def lock_directory(directory: StrPath) -> io.TextIOWrapper:
     except OSError:
         pass  # a full disk: who holds it is not known then, but it is held
     return file
+
+
+def _make_durably(directory: str) -> None:
+    """Make *directory* and what is missing above it, each with its name on the disk."""
+    if not os.path.isdir(directory):
+        parent = os.path.dirname(directory)
+        if parent != directory:
+            _make_durably(parent)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        fsync_directory(parent)
 
 
 if sys.platform == "win32":

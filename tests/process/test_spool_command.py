@@ -160,3 +160,10 @@ def _has_open(pid: int, name: str) -> bool:
             if descriptor.readlink().name == name:
                 return True
     return False
+
+
+def test_no_spool_is_another_answer_than_no_dead_letters(filled: Path, tmp_path: Path) -> None:
+    for command in (["ls"], ["retry", "--all"], ["drop", "--all"]):
+        spool("dead", *command, "--dir", str(tmp_path / "nowhere"), code=1)
+    (filled / "dead.jsonl").unlink()
+    assert spool("dead", "ls", "--dir", str(filled)) == ""

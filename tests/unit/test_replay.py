@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fabmon.errors import PeerUnavailable
 from fabmon.peer.client import Sent, open_peer
 from fabmon.relay.forward import Upstream
 from fabmon.relay.replay import replay
@@ -226,3 +227,19 @@ async def test_a_single_event_that_is_refused_after_an_outage_holds_nothing_up(t
     async with running(tmp_path, 200, behave) as it:
         await it.drained(15.0)
         assert [letter["event"]["n"] for letter in it.letters()] == [0, 1, 2]
+
+
+async def test_a_site_that_others_found_away_is_asked_by_one_event_first(tmp_path: Path) -> None:
+    asked: list[tuple[int, float]] = []
+
+    async def deliver(raws: Sequence[bytes], patience_seconds: float) -> Sent:
+        asked.append((len(raws), patience_seconds))
+        return Sent()
+
+    async with open_spool(tmp_path, 1 << 26) as spool:
+        await spool.append([b'{"n":%d}' % number for number in range(50)])
+        upstream = Upstream("stub")
+        upstream.failed(PeerUnavailable("a fresh event was not answered"))
+        async with replay(spool, deliver, upstream, 1.0):
+            await eventually_async(lambda: not spool.pending)
+    assert asked[0] == (1, 2.0)

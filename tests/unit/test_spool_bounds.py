@@ -14,7 +14,8 @@ from fabmon.clock import monotonic, now
 from fabmon.errors import SpoolFull
 from fabmon.spool import ages, writer
 from fabmon.spool.limits import Limits
-from fabmon.spool.segment import VERSION
+from fabmon.spool.look import check, look
+from fabmon.spool.segment import VERSION, Damage
 from fabmon.spool.spool import Spool, open_spool
 from tests.fixtures.disk import mounted_disk
 from tests.unit.test_spool import LIMIT, balanced, contents, raws
@@ -127,6 +128,22 @@ async def test_a_segment_with_another_name_is_read_in_its_place(tmp_path: Path) 
         assert await contents(spool) == raws(25, 5)
 
 
+@pytest.mark.parametrize(
+    "line", [b"fabmon-spool 3 9 1795579984\n", b"fabmon-spool 3 951 1795579984\n", b"fabmon-spool 8 0 1\n"]
+)
+async def test_a_wrong_first_line_costs_nothing_and_is_found(tmp_path: Path, line: bytes) -> None:
+    await filled(tmp_path)
+    first = min(tmp_path.glob("*.segment"))
+    _, rest = first.read_bytes().split(b"\n", 1)
+    first.write_bytes(line + rest)
+    found: list[Damage] = []
+    assert (check(look(tmp_path), found.append).missing, [each.file for each in found]) == (0, [first.name])
+    async with open_spool(tmp_path, SMALL) as spool:
+        assert (spool.accepted, await contents(spool)) == (30, raws(25, 5))
+        await spool.acknowledge(30)
+        assert (spool.books.set_aside, balanced(spool)) == (0, True)
+
+
 async def test_lost_books_send_again_and_still_balance(tmp_path: Path) -> None:
     await filled(tmp_path)
     (tmp_path / "books").write_bytes(os.urandom(1024))
@@ -236,3 +253,14 @@ async def _fill(spool: Spool) -> list[bytes]:
             await spool.append([raw])
             kept.append(raw)
     return kept
+
+
+async def test_a_spool_says_why_it_refuses_until_it_takes_events_again(tmp_path: Path) -> None:
+    async with open_spool(tmp_path, 2000) as spool:
+        assert spool.full() is None
+        with pytest.raises(SpoolFull):
+            while True:
+                await spool.append([b"x" * 300])
+        assert "of at most 2000 bytes" in (spool.full() or "")
+        await spool.acknowledge(spool.last_seq)
+        assert spool.full() is None

@@ -201,7 +201,7 @@ def _letters(directory: Path) -> Iterable[tuple[int, bytes]]:
         with (directory / DEAD).open("rb") as file:
             yield from enumerate((line for line in file if line != b"\n"), 1)
     except FileNotFoundError:
-        return
+        look(directory)  # none at all is another answer than no spool
 
 
 def _chosen(directory: Path, numbers: Sequence[int] | None, every: bool) -> dict[int, bytes]:

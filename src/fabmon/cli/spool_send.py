@@ -42,12 +42,21 @@ async def send_letters(chosen: Sequence[bytes], url: str, taken: set[bytes]) -> 
 
 
 async def send_copy(view: View, url: str) -> None:
-    """Send what is pending and leave the spool as it is: an event that arrives twice is stored once."""
-    count = 0
+    """Send what is pending and leave the spool as it is: an event that arrives twice is stored once.
+
+    Raises StartError when the site does not answer, or refuses some.
+    """
+    count = refused = 0
     async with _peer(url) as peer:
         for batch in _batches(record.raw for record in pending(view)):
-            count += len(batch) - len((await _send(peer, batch)).rejected)
+            rejected = (await _send(peer, batch)).rejected
+            count += len(batch) - len(rejected)
+            refused += len(rejected)
+            for why in rejected:
+                print(f"refused: {why.code}: {why.detail}", file=sys.stderr)
     print(f"{count} sent; the spool is as it was")
+    if refused:
+        raise StartError(f"{refused} events were refused")
 
 
 async def drain(directory: Path, url: str) -> None:

@@ -30,6 +30,11 @@ class Pace:
         self.max_events = min(self.max_events * 4, MOST_EVENTS)
         self.patience_seconds = _LONGEST_PATIENCE_SECONDS
 
+    def doubt(self) -> None:
+        """Somebody else found the other side away: begin with a probe, as after a failure."""
+        if self.max_events > 1:
+            self.max_events, self.patience_seconds = 1, _FIRST_PATIENCE_SECONDS
+
     def too_large(self, events: int) -> None:
         """The other side takes less than *events* at a time."""
         self.max_events = max(1, events // 2)

@@ -68,6 +68,8 @@ class _Replay:
                 self._upstream.is_back()
                 await self._spool.tidy()
                 continue
+            if self._upstream.state != "ok":
+                self._pace.doubt()
             try:
                 await self._deliver_some()
             except (SpoolFailed, SpoolFull) as error:

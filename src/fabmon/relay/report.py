@@ -46,7 +46,8 @@ def _free_bytes(spool: Spool) -> int:
 
 
 def refresh_metrics(spool: Spool, upstream: Upstream) -> None:
-    """Set what /metrics shows of *spool*."""
+    """Set what /metrics shows of *spool*; dead letters that a person took out are missing the next time."""
+    spool.recount_dead_letters()
     books = spool.books
     metrics.SPOOL.accepted = spool.accepted
     metrics.SPOOL.ended = {"delivered": books.delivered, "dead": books.dead, "set_aside": books.set_aside}

@@ -6,9 +6,9 @@ import msgspec
 
 from fabmon.errors import SpoolFull
 from fabmon.settings import SpoolSettings
+from fabmon.spool.segment import HEADER_BYTES
 
 SEGMENT_BYTES: Final = 8 * 1024 * 1024
-_HEADER_BYTES: Final = 64  # at most
 
 Policy = Literal["reject", "drop_oldest"]
 
@@ -29,11 +29,11 @@ class Limits(msgspec.Struct, frozen=True):
 
     def is_short_of(self, held: int, wanted: int) -> bool:
         """Whether dropping helps: *wanted* bytes have no room beside the *held* ones, and would have some alone."""
-        return held + wanted > self.max_bytes >= wanted + _HEADER_BYTES
+        return held + wanted > self.max_bytes >= wanted + HEADER_BYTES
 
     def room_beside(self, held: int, wanted: int, free: int | None) -> int:
         """What is left when *wanted* bytes come to the *held* ones, on a disk with *free*; raises SpoolFull."""
-        if wanted + _HEADER_BYTES > self.max_bytes:
+        if wanted + HEADER_BYTES > self.max_bytes:
             raise SpoolFull(f"{wanted} bytes do not fit into a spool of at most {self.max_bytes}")
         if held + wanted > self.max_bytes:
             raise SpoolFull(f"the spool holds {held} of at most {self.max_bytes} bytes")

@@ -14,7 +14,7 @@ from fabmon.spool.dead import read_letters
 from fabmon.spool.disk import Disk
 from fabmon.spool.frame import Record
 from fabmon.spool.identity import read_id
-from fabmon.spool.segment import Damage, first_seq_of, path_of, read_header, read_segment
+from fabmon.spool.segment import HEADER_BYTES, Damage, first_seq_of, path_of, read_header, read_segment
 from fabmon.spool.survey import ASIDE
 
 # Damage that is looked at once more, and how often at most in a segment.
@@ -106,9 +106,14 @@ def contents(view: View) -> Iterator[tuple[int, Record | Damage]]:
     """Everything that the segments hold, each with its segment's first sequence."""
     for first, bound in zip(view.segments, [*view.segments[1:], 10**19], strict=False):
         last = first - 1
+        path = path_of(view.directory, first)
+        with suppress(FileNotFoundError):
+            header = read_header(Disk(), path)
+            if header is None or header.first_seq != first:
+                yield first, Damage(path.name, 0, HEADER_BYTES, "damaged")
         for offset, item in _items(view.directory, first):
             if isinstance(item, Record) and not last < item.seq < bound:
-                yield first, Damage(path_of(view.directory, first).name, offset, len(item.raw), "out of place")
+                yield first, Damage(path.name, offset, len(item.raw), "out of place")
                 continue
             if isinstance(item, Record):
                 last = item.seq

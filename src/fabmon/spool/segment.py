@@ -15,6 +15,7 @@ VERSION: Final = 3
 # What this code reads; the records are the same in all.
 READABLE: Final = (1, 2, 3)
 LAST_NAME: Final = 10**18  # a name beyond it would leave no room for sequences of 19 digits
+HEADER_BYTES: Final = 64  # at most
 SHORTEST_LINE: Final = 13  # `CRC32 1 {}` and its line break
 # Longer than any event; a "line" beyond it is damage that swallowed a line break.
 _LONGEST_LINE: Final = 2 * 1024 * 1024

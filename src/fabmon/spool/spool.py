@@ -61,6 +61,7 @@ class Spool:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
         self._grown = asyncio.Event()
+        self._refusal = ""  # why the last events were refused, until some are taken or make room
         self._ahead: Future[None] | None = None
 
     @property
@@ -102,6 +103,8 @@ class Spool:
 
     def full(self) -> str | None:
         """Why the next event would be refused, or None."""
+        if self._refusal:
+            return self._refusal
         if self._files.limits.policy == "drop_oldest" or self.size_bytes < self.max_bytes:
             return None
         return f"{self.size_bytes} of {self.max_bytes} bytes"
@@ -140,6 +143,7 @@ class Spool:
         Raises SpoolFailed when the dead letters cannot be kept; nothing is acknowledged then.
         """
         await self._on_thread(lambda: self._files.acknowledge(seq, letters))
+        self._refusal = ""
 
     def oldest_pending_age(self) -> float | None:
         """How long the oldest pending event has waited, in seconds; None when nothing is pending."""
@@ -151,6 +155,10 @@ class Spool:
             return await self._on_thread(self._files.dead.look)
         except OSError as error:
             raise SpoolFailed(f"{self.directory} cannot be read: {error.strerror}") from error
+
+    def recount_dead_letters(self) -> None:
+        """Have them counted again soon, should a person have taken some out."""
+        self._thread.ask(self._files.dead.look)
 
     async def tidy(self) -> None:
         """Remove what was delivered, should the disk have refused that then: it counts towards the bound."""
@@ -202,6 +210,7 @@ class Spool:
         return None
 
     def _kept(self, waiting: Sequence[_Waiting]) -> None:
+        self._refusal = ""
         for _, done in waiting:
             if not done.done():
                 done.set_result(None)
@@ -212,3 +221,4 @@ class Spool:
             if failure is not None and not done.done():
                 done.set_exception(failure)
         self._kept(waiting)
+        self._refusal = str(next(filter(None, reversed(failures)), ""))

@@ -136,20 +136,17 @@ def _look(disk: Disk, directory: Path, first: int, entry: Entry, names: set[int]
             segment.damaged = header.version not in READABLE
             return segment, True
         segment.damaged = True
-        if header is not None and header.first_seq not in names and header.first_seq > 0:
-            # Somebody gave it another name; its records say where it belongs.
+        ahead = read_segment(disk, path, end=_LOOK_BYTES)
+        begins = next((item.seq for _, item in ahead if isinstance(item, Record)), 0)
+        if header is not None and header.first_seq == begins and begins not in names:
+            # Somebody gave it another name; first line and first record say where it belongs.
             segment.first, segment.begun_at = header.first_seq, header.begun_at
             names.add(header.first_seq)
             disk.rename(path, path_of(directory, header.first_seq))
             log.warning("spool.renamed", file=entry.name, first_sequence=header.first_seq)
             return segment, True
-        for behind, item in read_segment(disk, path):
-            if isinstance(item, Record) and item.seq >= first:
-                return segment, True
-            if behind > _LOOK_BYTES:
-                break
     except OSError as error:
         # Reading it will be tried again, and given up after a few times.
         log.error("spool.unreadable", file=entry.name, reason=error.strerror)
         return segment, True
-    return segment, False
+    return segment, begins >= first
