@@ -13,6 +13,7 @@ import pytest
 from fabmon.clock import monotonic, now
 from fabmon.errors import SpoolFull
 from fabmon.spool import ages, writer
+from fabmon.spool import spool as spool_module
 from fabmon.spool.limits import Limits
 from fabmon.spool.look import check, look
 from fabmon.spool.segment import VERSION, Damage
@@ -255,7 +256,9 @@ async def _fill(spool: Spool) -> list[bytes]:
     return kept
 
 
-async def test_a_spool_says_why_it_refuses_until_it_takes_events_again(tmp_path: Path) -> None:
+async def test_a_spool_says_why_it_refuses_until_it_takes_events_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with open_spool(tmp_path, 2000) as spool:
         assert spool.full() is None
         with pytest.raises(SpoolFull):
@@ -263,4 +266,10 @@ async def test_a_spool_says_why_it_refuses_until_it_takes_events_again(tmp_path:
                 await spool.append([b"x" * 300])
         assert "of at most 2000 bytes" in (spool.full() or "")
         await spool.acknowledge(spool.last_seq)
+        assert spool.full() is None
+        # While a site takes everything itself, nothing else would come to show that there is room.
+        with pytest.raises(SpoolFull):
+            await spool.append([b"x" * 3000])
+        assert "do not fit" in (spool.full() or "")
+        monkeypatch.setattr(spool_module, "monotonic", lambda: monotonic() + 31)
         assert spool.full() is None

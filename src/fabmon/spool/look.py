@@ -109,7 +109,8 @@ def contents(view: View) -> Iterator[tuple[int, Record | Damage]]:
         path = path_of(view.directory, first)
         with suppress(FileNotFoundError):
             header = read_header(Disk(), path)
-            if header is None or header.first_seq != first:
+            # An empty one has only just been begun.
+            if (header is None or header.first_seq != first) and path.stat().st_size:
                 yield first, Damage(path.name, 0, HEADER_BYTES, "damaged")
         for offset, item in _items(view.directory, first):
             if isinstance(item, Record) and not last < item.seq < bound:

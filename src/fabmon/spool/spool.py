@@ -11,8 +11,9 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from fabmon.clock import monotonic
 from fabmon.durable import lock_directory
 from fabmon.errors import SpoolFailed, SpoolFull, StartError
 from fabmon.spool.books import Books
@@ -25,6 +26,8 @@ from fabmon.spool.limits import Limits
 from fabmon.spool.thread import FileThread
 
 T = TypeVar("T")
+# By then who was refused comes again, as he was told; nothing else may come into the spool of a site that is there.
+_REFUSAL_SECONDS: Final = 30.0
 _Waiting = tuple[Sequence[bytes], asyncio.Future[None]]
 
 
@@ -61,7 +64,7 @@ class Spool:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
         self._grown = asyncio.Event()
-        self._refusal = ""  # why the last events were refused, until some are taken or make room
+        self._refusal = ("", float("-inf"))  # why events were refused, and when; "" once some were taken, or made room
         self._ahead: Future[None] | None = None
 
     @property
@@ -102,9 +105,10 @@ class Spool:
         return self._files.dead.count
 
     def full(self) -> str | None:
-        """Why the next event would be refused, or None."""
-        if self._refusal:
-            return self._refusal
+        """Why the next event would be refused, or None. A refusal of the last half minute speaks for the next."""
+        why, at = self._refusal
+        if why and monotonic() - at < _REFUSAL_SECONDS:
+            return why
         if self._files.limits.policy == "drop_oldest" or self.size_bytes < self.max_bytes:
             return None
         return f"{self.size_bytes} of {self.max_bytes} bytes"
@@ -143,7 +147,7 @@ class Spool:
         Raises SpoolFailed when the dead letters cannot be kept; nothing is acknowledged then.
         """
         await self._on_thread(lambda: self._files.acknowledge(seq, letters))
-        self._refusal = ""
+        self._refusal = ("", 0.0)
 
     def oldest_pending_age(self) -> float | None:
         """How long the oldest pending event has waited, in seconds; None when nothing is pending."""
@@ -210,7 +214,7 @@ class Spool:
         return None
 
     def _kept(self, waiting: Sequence[_Waiting]) -> None:
-        self._refusal = ""
+        self._refusal = ("", 0.0)
         for _, done in waiting:
             if not done.done():
                 done.set_result(None)
@@ -221,4 +225,5 @@ class Spool:
             if failure is not None and not done.done():
                 done.set_exception(failure)
         self._kept(waiting)
-        self._refusal = str(next(filter(None, reversed(failures)), ""))
+        if all(failures):
+            self._refusal = (str(failures[-1]), monotonic())
