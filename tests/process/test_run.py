@@ -147,7 +147,14 @@ def test_a_signal_to_us_reaches_the_program_and_cancels_the_job(
         "time.sleep(10)"  # a signal that is lost must not hang the test
     )
     line = [*FABMON_RUN, "--app", "x", "--url", sidecar.url, "--", PYTHON, "-c", program]
-    with subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, start_new_session=True) as running:
+    # A shell that starts the tests in the background has them ignore SIGINT, and so would the command.
+    with subprocess.Popen(
+        line,
+        env=environment,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == b"ready\n"
         running.send_signal(signal.SIGUSR1)

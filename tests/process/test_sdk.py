@@ -181,7 +181,7 @@ def test_inside_fabmon_run_a_job_is_a_subjob_of_it(sidecar: Sidecar, tmp_path: P
     program = "import fabmon\nwith fabmon.job('step', key='S1'): pass"
     line = [*FABMON_RUN, "--app", "outer", "--site", "fab7", "--url", sidecar.url, "--", sys.executable, "-c", program]
     subprocess.run(line, env=clean_environment(tmp_path), timeout=60, check=True)
-    by_type = {e["entity"]["type"]: e for e in sidecar.events}
+    by_type = {e["entity"]["type"]: e for e in sidecar.expect(4)}
     assert by_type["subjob"]["entity"]["parent_id"] == by_type["job"]["entity"]["id"]
     assert by_type["subjob"]["app"] == by_type["job"]["app"]
     assert by_type["subjob"]["site_id"] == by_type["job"]["site_id"] == "fab7"
