@@ -18,6 +18,7 @@
     │   ├── SpoolFull        the spool is at its bound, or its disk is full
     │   ├── SpoolFailed      the disk under the spool fails
     │   ├── PeerUnavailable  another fabmon does not answer, or says 5xx
+    │   │   └── BrokenOff    it was silent and answers again, but not what it was asked before
     │   └── TooManyFailures  an address presented too many wrong tokens
     ├── PeerRefused          another fabmon answered, and says no to the request as a whole
     ├── SiteFailed           central: the one site that was asked gave no answer (502)
@@ -124,6 +125,10 @@ class PeerUnavailable(Unavailable):
         super().__init__(detail)
         self.status = status
         self.asked_to_wait_seconds = asked_to_wait_seconds
+
+
+class BrokenOff(PeerUnavailable):
+    """Worth another try at once."""
 
 
 class TooManyFailures(Unavailable):

@@ -8,7 +8,8 @@ from uuid import uuid4
 from fabmon.clock import monotonic
 from fabmon.ingest.contact import Contacts, keep_contacts
 from fabmon.relay.contact import Speaker
-from fabmon.relay.forward import Underway, Upstream, forward
+from fabmon.relay.forward import Underway, forward
+from fabmon.relay.upstream import Upstream
 from fabmon.spool.spool import open_spool
 from fabmon.store.pool import Pool
 from fabmon.store.schema import open_schema

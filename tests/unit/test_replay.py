@@ -12,8 +12,8 @@ import pytest
 
 from fabmon.errors import PeerUnavailable
 from fabmon.peer.client import Sent, open_peer
-from fabmon.relay.forward import Upstream
 from fabmon.relay.replay import replay
+from fabmon.relay.upstream import Upstream
 from fabmon.spool.spool import Spool, open_spool
 from tests.fixtures.roles import eventually_async
 from tests.fixtures.site import Answer, Event, Site, open_site

@@ -13,8 +13,8 @@ from fabmon.cli.spool_send import send_letters
 from fabmon.clock import now
 from fabmon.errors import SpoolFailed, SpoolFull, StartError
 from fabmon.peer.client import open_peer
-from fabmon.relay.forward import Upstream
 from fabmon.relay.replay import replay
+from fabmon.relay.upstream import Upstream
 from fabmon.spool.dead import DeadLetters, Letter, read_letters
 from fabmon.spool.disk import Disk
 from fabmon.spool.frame import Record

@@ -13,8 +13,8 @@ import msgspec
 from fabmon.errors import FabmonError, StartError
 from fabmon.peer.client import Peer, Sent, open_peer
 from fabmon.peer.credentials import credentials_of
-from fabmon.relay.forward import Upstream
 from fabmon.relay.replay import MOST_BYTES, replay
+from fabmon.relay.upstream import Upstream
 from fabmon.settings import SidecarSettings, load
 from fabmon.spool.limits import limits_of
 from fabmon.spool.look import View, pending

@@ -3,6 +3,7 @@
 import math
 from typing import Final
 
+import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -66,7 +67,7 @@ async def on_fabmon_error(request: Request, error: Exception) -> Response:
     """An error that we raised on purpose, as the catalogue says it."""
     title, status = next(CATALOGUE[kind] for kind in type(error).__mro__ if kind in CATALOGUE)
     code = getattr(error, "code", "failed")
-    retry_after = error.retry_after_seconds if isinstance(error, Unavailable) else 0.0
+    retry_after = error.retry_after_seconds if isinstance(error, Unavailable) else msgspec.UNSET
     parameter = error.parameter if isinstance(error, BadParameter) else ""
     problem = Problem(_type(code), title, status, str(error), request.url.path, code, parameter, retry_after)
     return answer(problem, {"www-authenticate": "Bearer"} if status == 401 else None)
@@ -88,7 +89,7 @@ async def on_bug(request: Request, error: Exception) -> Response:
 
 def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     headers = headers or {}
-    if problem.retry_after_s:
+    if problem.retry_after_s is not msgspec.UNSET:
         headers["retry-after"] = str(math.ceil(problem.retry_after_s))
     return Response(encode(problem), problem.status, headers, CONTENT_TYPE)
 

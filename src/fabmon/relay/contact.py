@@ -7,14 +7,15 @@ at once.
 import asyncio
 import platform
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from fabmon.clock import monotonic
-from fabmon.errors import PeerUnavailable
+from fabmon.errors import PeerRefused, PeerUnavailable
 from fabmon.logs import Log
 from fabmon.peer.client import Peer
 from fabmon.relay.forward import Underway
+from fabmon.relay.upstream import Upstream
 from fabmon.spool.spool import Spool
 from fabmon.tasks import beside
 from fabmon.version import __version__
@@ -27,6 +28,7 @@ CONTACT_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 1.0
 _TIMEOUT_SECONDS: Final = 5.0
 _LAST_WORD_SECONDS: Final = 1.0
+_NO_TOKEN: Final = 401
 
 
 class Speaker:
@@ -69,26 +71,35 @@ class Speaker:
 
 
 @asynccontextmanager
-async def keep_contact(speaker: Speaker, peer: Peer) -> AsyncIterator[None]:
-    """Tell *peer* every ten seconds, and at once when nothing is held any more; and, at the end, that this was the end."""
-    async with beside("contact", _tell(speaker, peer)):
+async def keep_contact(speaker: Speaker, peer: Peer, upstream: Upstream) -> AsyncIterator[None]:
+    """Tell *peer* every ten seconds, and at once when nothing is held any more; and, at the end, that this was the end.
+
+    When there is no answer, *upstream* is away: also where no event has been tried yet.
+    """
+    async with beside("contact", _tell(speaker, peer, upstream)):
         yield
-    await _say(speaker, peer, speaker.word(last=True), _LAST_WORD_SECONDS)
+    with suppress(PeerUnavailable, PeerRefused):  # nobody is left to be told of it
+        await _say(speaker, peer, speaker.word(last=True), _LAST_WORD_SECONDS)
 
 
-async def _tell(speaker: Speaker, peer: Peer) -> None:
+async def _tell(speaker: Speaker, peer: Peer, upstream: Upstream) -> None:
     told_at = float("-inf")
     while True:
         if monotonic() - told_at >= CONTACT_SECONDS or (speaker.said_pending and not speaker.pending):
-            await _say(speaker, peer, speaker.word(), _TIMEOUT_SECONDS)
+            begun = monotonic()
+            try:
+                await _say(speaker, peer, speaker.word(), _TIMEOUT_SECONDS)
+            except (PeerUnavailable, PeerRefused) as error:
+                if upstream.state == "ok" and upstream.took_at < begun:
+                    upstream.failed(error)
             told_at = monotonic()
         await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _say(speaker: Speaker, peer: Peer, contact: Contact, timeout_seconds: float) -> None:
-    try:
-        answer = await peer.post(f"/v1/ingest/sidecars/{speaker.id}", encode(contact), timeout_seconds)
-    except PeerUnavailable:
-        return  # the events' own way says so, and spools
+    """Raises PeerUnavailable when there is no answer, PeerRefused when the token is none: events would fare no better."""
+    answer = await peer.post(f"/v1/ingest/sidecars/{speaker.id}", encode(contact), timeout_seconds)
+    if answer.status == _NO_TOKEN:
+        raise PeerRefused(f"{peer.url} answered {answer.status}", answer.status)
     if answer.status != 204:
         log.debug("contact.refused", status=answer.status)

@@ -5,59 +5,15 @@ nothing waits for it: events go straight into the spool, and replay finds out wh
 """
 
 import asyncio
-from typing import Final, Literal
-
-import msgspec
+from typing import Final
 
 from fabmon.clock import monotonic
 from fabmon.errors import Overloaded, PeerRefused, Unavailable
-from fabmon.logs import Log
+from fabmon.relay.upstream import Upstream
 from fabmon.spool.spool import Spool
 from fabmon.wire.event import Batch, Receipt, Sink
 
-log = Log("fabmon.relay")
-
 TOO_LARGE: Final = 413
-
-State = Literal["ok", "away", "refusing"]
-
-
-class Upstream(msgspec.Struct):
-    """Whether the other side takes events: `away` may end by itself, `refusing` needs a person (a token, a wrong URL).
-
-    `held` is why the backlog waits although the other side takes events: it refuses most of what waits.
-    """
-
-    name: str
-    state: State = "ok"
-    reason: str = ""
-    held: str = ""
-    since: float = msgspec.field(default_factory=monotonic)
-    took_at: float = float("-inf")  # when it last took a fresh event
-
-    @property
-    def pause(self) -> Literal["away", "refusing", "held"] | None:
-        """Why the backlog is not sent now."""
-        return self.state if self.state != "ok" else "held" if self.held else None
-
-    def is_back(self) -> None:
-        if self.state != "ok":
-            log.info("upstream.back", upstream=self.name, away_seconds=round(monotonic() - self.since, 1))
-        self._become("ok", "")
-
-    def took(self) -> None:
-        self.took_at = monotonic()
-
-    def failed(self, error: Exception) -> None:
-        state: State = "refusing" if isinstance(error, PeerRefused) else "away"
-        if self.state != state:
-            log.warning("upstream.lost", upstream=self.name, state=state, reason=str(error), action="spooling")
-        self._become(state, str(error))
-
-    def _become(self, state: State, reason: str) -> None:
-        if self.state != state:
-            self.since = monotonic()
-        self.state, self.reason = state, reason
 
 
 class Underway:

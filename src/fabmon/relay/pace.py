@@ -40,16 +40,14 @@ class Pace:
         self.max_events = max(1, events // 2)
 
     def failed(self, error: FabmonError) -> float:
-        """The seconds to wait before the probe."""
+        """The seconds to wait before the probe, unless the other side asked for another time."""
         probing = self.max_events == 1
         self.max_events = 1
         # A probe that hangs must not hold up the next; one that is answered late, every time, must get its time.
         longer = self.patience_seconds * 2 if probing else _FIRST_PATIENCE_SECONDS
         self.patience_seconds = min(longer, _LONGEST_PATIENCE_SECONDS)
-        if isinstance(error, PeerUnavailable) and error.asked_to_wait_seconds:
-            return error.asked_to_wait_seconds * random.uniform(1.0, 1.1)  # noqa: S311 - spread, not secrecy
         if isinstance(error, Overloaded) or (isinstance(error, PeerUnavailable) and error.status in _BUSY):
             return next(self._delays)
         if isinstance(error, PeerRefused):
             return PROBE_SECONDS
-        return random.uniform(PROBE_SECONDS / 4, PROBE_SECONDS)  # noqa: S311 - as above
+        return random.uniform(PROBE_SECONDS / 4, PROBE_SECONDS)  # noqa: S311 - spread, not secrecy

@@ -6,17 +6,19 @@ spool waits until that is mended, or until the other side takes a fresh event, w
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
 
 from fabmon.clock import monotonic, now
-from fabmon.errors import FabmonError, Overloaded, PeerRefused, SpoolFailed, SpoolFull, Unavailable
+from fabmon.errors import BrokenOff, FabmonError, Overloaded, PeerRefused, SpoolFailed, SpoolFull, Unavailable
 from fabmon.logs import Log
 from fabmon.peer.client import Sent
-from fabmon.relay.forward import TOO_LARGE, Upstream
+from fabmon.relay.forward import TOO_LARGE
 from fabmon.relay.pace import LONGEST_PAUSE_SECONDS, PROBE_SECONDS, Pace
+from fabmon.relay.probe import Deliver, Probe
+from fabmon.relay.upstream import Upstream
 from fabmon.spool.dead import Letter
 from fabmon.spool.frame import Record
 from fabmon.spool.spool import Spool
@@ -31,9 +33,6 @@ assert MOST_BYTES < BATCH_LIMIT_BYTES - 2 * BATCH_LIMIT_EVENTS  # noqa: S101 - o
 # Refusing the larger part of at least so many is no longer a matter of single events.
 MANY_EVENTS: Final = 100
 
-Deliver = Callable[[Sequence[bytes], float], Awaitable[Sent]]
-"""Makes events durable on the other side within so many seconds; says which of them it refuses for good, by place."""
-
 
 @asynccontextmanager
 async def replay(spool: Spool, deliver: Deliver, upstream: Upstream, share: float) -> AsyncIterator[None]:
@@ -41,14 +40,16 @@ async def replay(spool: Spool, deliver: Deliver, upstream: Upstream, share: floa
 
     While fresh events come, the backlog is under way for that *share* of the time at most.
     """
-    async with beside("replay", _Replay(spool, deliver, upstream, share).run()):
+    probe = Probe(deliver, upstream, spool)
+    async with probe.running(), beside("replay", _Replay(spool, deliver, upstream, share, probe).run()):
         yield
 
 
 class _Replay:
-    def __init__(self, spool: Spool, deliver: Deliver, upstream: Upstream, share: float) -> None:
+    def __init__(self, spool: Spool, deliver: Deliver, upstream: Upstream, share: float, probe: Probe) -> None:
         self._spool = spool
         self._deliver = deliver
+        self._probe = probe
         self._upstream = upstream
         self._share = share
         self._pace = Pace()
@@ -63,11 +64,10 @@ class _Replay:
                 async with asyncio.timeout(PROBE_SECONDS):
                     await self._spool.wait()
             except TimeoutError:
-                # Nothing to probe with (the spool could not take the event either): the next event is the probe.
                 self._upstream.held = ""
-                self._upstream.is_back()
                 await self._spool.tidy()
                 continue
+            await asyncio.sleep(self._upstream.asked_to_wait_seconds())
             if self._upstream.state != "ok":
                 self._pace.doubt()
             try:
@@ -79,7 +79,9 @@ class _Replay:
                 if not isinstance(error, Overloaded):
                     self._upstream.failed(error)
                 self._too_few = (0, 0)  # it begins with a single event again, which is no measure
-                await asyncio.sleep(self._pace.failed(error))
+                pause_seconds = self._pace.failed(error)
+                if not isinstance(error, BrokenOff):
+                    await asyncio.sleep(self._upstream.asked_to_wait_seconds() or pause_seconds)
 
     async def _deliver_some(self) -> None:
         begun = monotonic()
@@ -108,7 +110,8 @@ class _Replay:
 
     async def _send(self, records: Sequence[Record]) -> Sent:
         try:
-            return await self._deliver([record.raw for record in records], self._pace.patience_seconds)
+            async with self._probe.delivery():
+                return await self._deliver([record.raw for record in records], self._pace.patience_seconds)
         except FabmonError:
             self._count_failure(records)
             raise

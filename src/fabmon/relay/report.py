@@ -4,7 +4,7 @@ import shutil
 from typing import Any
 
 from fabmon import metrics
-from fabmon.relay.forward import Upstream
+from fabmon.relay.upstream import Upstream
 from fabmon.spool.spool import Spool
 
 

@@ -30,9 +30,11 @@ from fabmon.query.complete import Completeness
 from fabmon.query.figures import figure_routes
 from fabmon.query.jobs import job_routes
 from fabmon.query.sidecars import sidecar_routes
-from fabmon.relay.forward import Underway, Upstream, forward
-from fabmon.relay.replay import Deliver, replay
-from fabmon.relay.report import refresh_metrics, spool_health
+from fabmon.relay.forward import Underway, forward
+from fabmon.relay.probe import Deliver
+from fabmon.relay.replay import replay
+from fabmon.relay.report import refresh_metrics, spool_health, upstream_health
+from fabmon.relay.upstream import Upstream
 from fabmon.roles.described import LOCAL
 from fabmon.settings import LocalSettings
 from fabmon.spool.limits import limits_of
@@ -92,6 +94,7 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
                 "site_id": site_id,
                 "database": database,
                 **await spool_health(spool),
+                "upstream": upstream_health(upstream),
             }
 
         async def database_ready() -> str | None:
@@ -111,7 +114,7 @@ async def open_local(settings: LocalSettings) -> AsyncIterator[Role]:
         )
         async with (
             group_commit(write, bounds, in_flight=_IN_FLIGHT, name="commit") as stored,
-            replay(spool, _deliver(stored), upstream, settings.drain_share),
+            replay(spool, _deliver(stored, schema), upstream, settings.drain_share),
             keep_contacts(pool, schema, contacts, spool, site_id),
             wake_one_another(url, pool, hub.wanted, commits),
             follow(pool, schema, hub, commits.wake),
@@ -178,11 +181,13 @@ def _periods(settings: LocalSettings) -> Periods:
     )
 
 
-def _deliver(sink: Sink) -> Deliver:
+def _deliver(sink: Sink, schema: Schema) -> Deliver:
     """Replay's way into the store: events of the spool, by the same group commit as fresh ones."""
 
     async def deliver(raws: Sequence[bytes], patience_seconds: float) -> Sent:
         # Its patience is the database's: a statement there has its own time limit.
+        if not raws:
+            await schema.must_answer()
         events: list[Event] = []
         places: list[int] = []
         rejected: list[Rejection] = []

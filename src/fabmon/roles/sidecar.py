@@ -25,9 +25,10 @@ from fabmon.peer.client import Sent, open_peer
 from fabmon.peer.credentials import credentials_of
 from fabmon.relay.collect import collect
 from fabmon.relay.contact import Speaker, keep_contact
-from fabmon.relay.forward import Underway, Upstream, forward
+from fabmon.relay.forward import Underway, forward
 from fabmon.relay.replay import replay
 from fabmon.relay.report import refresh_metrics, spool_health, upstream_health
+from fabmon.relay.upstream import Upstream
 from fabmon.roles.doors import SIDECAR
 from fabmon.sdk.address import Address
 from fabmon.settings import SidecarSettings
@@ -68,7 +69,7 @@ async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
 
         async def deliver(raws: Sequence[bytes], patience_seconds: float) -> Sent:
             # A backlog's batch is larger than a fresh one, and nobody waits for it.
-            patience = max(patience_seconds, settings.forward_timeout_s)
+            patience = max(patience_seconds, settings.forward_timeout_s) if raws else patience_seconds
             return await peer.send_batch(raws, patience, speaker.headers())
 
         async def health() -> dict[str, Any]:
@@ -89,7 +90,7 @@ async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
         async with (
             group_commit(send, _BOUNDS, in_flight=_IN_FLIGHT, name="forward") as grouped,
             replay(spool, deliver, upstream, settings.drain_share),
-            keep_contact(speaker, peer),
+            keep_contact(speaker, peer, upstream),
         ):
             forwarded = forward(grouped, spool, upstream, settings.forward_timeout_s, underway, spool_when_busy=True)
             sink = within_sites(_bytes_only(forwarded))

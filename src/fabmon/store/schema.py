@@ -47,6 +47,12 @@ class Schema:
         except SchemaMismatch as error:
             raise StoreUnavailable(str(error)) from error
 
+    async def must_answer(self) -> None:
+        """Raise StoreUnavailable unless the database answers within two seconds, with the schema that it must have."""
+        database = await self.health()
+        if database["status"] != "ok":
+            raise StoreUnavailable(database["error"])
+
     async def health(self) -> dict[str, Any]:
         """The `database` part of /v1/healthz, after two seconds at most."""
         begun = monotonic()

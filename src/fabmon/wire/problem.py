@@ -15,4 +15,4 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     instance: str
     code: str
     parameter: str = ""
-    retry_after_s: float = 0.0
+    retry_after_s: float | msgspec.UnsetType = msgspec.UNSET

@@ -1,0 +1,61 @@
+"""What is known of the other side, the site or a `local`'s database: whether it takes events, and when it may be asked."""
+
+import random
+from typing import Literal
+
+import msgspec
+
+from fabmon.clock import monotonic
+from fabmon.errors import PeerRefused, PeerUnavailable
+from fabmon.logs import Log
+
+log = Log("fabmon.relay")
+
+State = Literal["ok", "away", "refusing"]
+
+
+class Upstream(msgspec.Struct):
+    """Whether the other side takes events: `away` may end by itself, `refusing` needs a person (a token, a wrong URL).
+
+    `held` is why the backlog waits although the other side takes events: it refuses most of what waits.
+    """
+
+    name: str
+    state: State = "ok"
+    reason: str = ""
+    held: str = ""
+    since: float = msgspec.field(default_factory=monotonic)
+    took_at: float = float("-inf")  # when it last took a fresh event
+    not_before: float = float("-inf")  # it asked to be left alone until then (Retry-After)
+
+    @property
+    def pause(self) -> Literal["away", "refusing", "held"] | None:
+        """Why the backlog is not sent now."""
+        return self.state if self.state != "ok" else "held" if self.held else None
+
+    def asked_to_wait_seconds(self) -> float:
+        return max(0.0, self.not_before - monotonic())
+
+    def is_back(self) -> None:
+        """It answered, and as it should."""
+        if self.state != "ok":
+            log.info("upstream.back", upstream=self.name, away_seconds=round(monotonic() - self.since, 1))
+        self.not_before = float("-inf")
+        self._become("ok", "")
+
+    def took(self) -> None:
+        self.took_at = monotonic()
+
+    def failed(self, error: Exception) -> None:
+        state: State = "refusing" if isinstance(error, PeerRefused) else "away"
+        if self.state != state:
+            log.warning("upstream.lost", upstream=self.name, state=state, reason=str(error), action="spooling")
+        if isinstance(error, PeerUnavailable) and error.asked_to_wait_seconds:
+            wait_seconds = error.asked_to_wait_seconds * random.uniform(1.0, 1.1)  # noqa: S311 - spread, not secrecy
+            self.not_before = max(self.not_before, monotonic() + wait_seconds)
+        self._become(state, str(error))
+
+    def _become(self, state: State, reason: str) -> None:
+        if self.state != state:
+            self.since = monotonic()
+        self.state, self.reason = state, reason
