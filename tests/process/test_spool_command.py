@@ -25,11 +25,13 @@ LIMIT = 1 << 26
 V1 = Path(__file__).parents[1] / "fixtures" / "spool-v1"
 
 
-def spool(*arguments: str, code: int = 0) -> str:
+def spool(*arguments: str, code: int = 0, says: str = "") -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FABMON_")}
     command = [sys.executable, "-m", "fabmon", "spool", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environment)
     assert done.returncode == code, done.stderr + done.stdout
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
     return done.stdout
 
 
@@ -83,6 +85,63 @@ def test_verify_finds_a_flipped_bit(filled: Path) -> None:
     segment.write_bytes(whole[:place] + b"M" + whole[place + 1 :])
     lines = [json.loads(line) for line in spool("verify", "--dir", str(filled), "--json", code=1).splitlines()]
     assert (lines[0]["what"], lines[0]["offset"] > 0, lines[-1]["missing"]) == ("damaged", True, 1)
+
+
+def test_every_command_answers_in_json(filled: Path, local: Service) -> None:
+    there = ["--dir", str(filled), "--json"]
+    event = json.loads(spool("show", "4", *there))
+    assert (event["seq"], event["event"]["entity"]["business_key"]) == (4, "LOT-3")
+    assert spool("export", *there) == spool("ls", *there)
+    letter = json.loads(spool("dead", "show", "1", *there))
+    assert (letter["number"], letter["status"], letter["event"]["entity"]["business_key"]) == (1, 207, "LOT-1")
+    assert json.loads(spool("dead", "ls", *there)) == letter
+    kept = spool("replay", "--keep", *there, "--url", local.url)
+    assert json.loads(kept) == {"sent": 3, "refused": 0}
+    sent = spool("replay", *there, "--url", local.url)
+    assert json.loads(sent) == {"delivered": 3, "dead_letters": 0, "left": 0}
+    assert json.loads(spool("dead", "retry", "1", *there, "--url", local.url)) == {"chosen": 1, "accepted": 1}
+    assert json.loads(spool("dead", "drop", "--all", *there)) == {"dropped": 0}
+    assert json.loads(spool("verify", *there))["findings"] == 0
+
+
+def test_a_backlog_that_is_refused_ends_with_1(filled: Path, make_role: StartRole, database_url: str) -> None:
+    local = make_role("local", FABMON_DATABASE_URL=database_url, FABMON_SITE_ID="another").start()
+    told = spool("replay", "--json", "--dir", str(filled), "--url", local.url, code=1)
+    assert json.loads(told) == {"delivered": 0, "dead_letters": 3, "left": 0}
+    assert stat(filled)["dead_letters"] == 4
+    told = spool("dead", "retry", "2", "--json", "--dir", str(filled), "--url", local.url, code=1)
+    assert json.loads(told) == {"chosen": 1, "accepted": 0}
+
+
+def test_damaged_dead_letters_and_books_are_shown_and_found(filled: Path) -> None:
+    there = ["--dir", str(filled)]
+    listed = spool("dead", "ls", *there)
+    assert all(each in listed for each in ("wrong_site (207): this is site fab1 after 2 tries", "job", "LOT-1"))
+    letters = filled / "dead.jsonl"
+    whole = letters.read_bytes()
+    letters.write_bytes(whole + b"\xff{nonsense\n" + whole[:40])
+    assert stat(filled)["dead_letters"] == 3
+    assert spool("dead", "ls", *there).splitlines()[1].split()[:2] == ["2", "unreadable:"]
+    assert json.loads(spool("dead", "ls", "--json", *there).splitlines()[1])["line"] == "\ufffd{nonsense"
+    assert "nonsense" in json.loads(spool("dead", "show", "2", "--json", *there))["line"]
+    assert spool("dead", "show", "3", *there) == whole[:40].decode()
+    found = [json.loads(line) for line in spool("verify", "--json", *there, code=1).splitlines()]
+    assert [(each["file"], each["offset"], each["length"]) for each in found[:-1]] == [
+        ("dead.jsonl", len(whole), 11), ("dead.jsonl", len(whole) + 11, 40),
+    ]  # fmt: skip
+    spool("dead", "drop", "2", "3", *there)
+    assert letters.read_bytes() == whole
+    assert "3 pending events whole" in spool("verify", *there)
+    books = filled / "books"
+    books.write_bytes(books.read_bytes()[:-3] + b"xxx")
+    assert "books at 0" in spool("verify", *there, code=1)
+
+
+def test_dead_letters_that_cannot_be_read_end_a_command_with_a_line(filled: Path) -> None:
+    (filled / "dead.jsonl").unlink()
+    (filled / "dead.jsonl").mkdir()
+    for command in (["stat"], ["verify"], ["dead", "ls"], ["dead", "show", "1"], ["dead", "drop", "--all"]):
+        spool(*command, "--dir", str(filled), code=1, says="dead.jsonl cannot be read: Is a directory")
 
 
 def test_version_1_is_read(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,8 @@ from fabmon.settings import SidecarSettings, load
 from fabmon.spool.limits import limits_of
 from fabmon.spool.look import View, pending
 from fabmon.spool.spool import open_spool
+
+Tell = Callable[[Mapping[str, int]], None]
 
 _BATCH: Final = 500
 _TIMEOUT_SECONDS: Final = 30.0
@@ -41,10 +43,11 @@ async def send_letters(chosen: Sequence[bytes], url: str, taken: set[bytes]) -> 
                     print(f"refused again: {refused[place].code}: {refused[place].detail}", file=sys.stderr)
 
 
-async def send_copy(view: View, url: str) -> None:
+async def send_copy(view: View, url: str, tell: Tell | None) -> None:
     """Send what is pending and leave the spool as it is: an event that arrives twice is stored once.
 
-    Raises StartError when the site does not answer, or refuses some.
+    *tell* gets what became of them; without it, a line is printed. Raises StartError when the site does not answer, or
+    refuses some.
     """
     count = refused = 0
     async with _peer(url) as peer:
@@ -54,13 +57,16 @@ async def send_copy(view: View, url: str) -> None:
             refused += len(rejected)
             for why in rejected:
                 print(f"refused: {why.code}: {why.detail}", file=sys.stderr)
-    print(f"{count} sent; the spool is as it was")
+    if tell:
+        tell({"sent": count, "refused": refused})
+    else:
+        print(f"{count} sent; the spool is as it was")
     if refused:
         raise StartError(f"{refused} events were refused")
 
 
-async def drain(directory: Path, url: str) -> None:
-    """Send what is pending and acknowledge it; raises StartError when something is left."""
+async def drain(directory: Path, url: str, tell: Tell | None) -> None:
+    """Send what is pending and acknowledge it; *tell* as above. Raises StartError when something is left, or refused."""
     settings = load(SidecarSettings, os.environ)
     upstream = Upstream(url or settings.local_url)
     async with open_spool(directory, limits_of(settings)) as spool, _peer(url) as peer:
@@ -72,10 +78,16 @@ async def drain(directory: Path, url: str) -> None:
         async with replay(spool, deliver, upstream, share=1.0):
             while spool.pending and upstream.pause is None:  # noqa: ASYNC110 - replay's progress has no event of its own
                 await asyncio.sleep(0.05)
-        print(f"{spool.books.delivered - before[0]} delivered, {spool.books.dead - before[1]} dead letters")
+        delivered, dead = spool.books.delivered - before[0], spool.books.dead - before[1]
+        if tell:
+            tell({"delivered": delivered, "dead_letters": dead, "left": spool.pending})
+        else:
+            print(f"{delivered} delivered, {dead} dead letters")
         if spool.pending:
             left = f"{spool.pending} events left: {upstream.reason or upstream.held}"
             raise StartError(left)
+        if dead:
+            raise StartError(f"{dead} events were refused; see `fabmon spool dead ls`")
 
 
 def _peer(url: str) -> AbstractAsyncContextManager[Peer]:

@@ -129,15 +129,23 @@ class DeadLetters:
         create_durably(self._disk, self._path, b"".join([*kept, *map(_line, fresh)]))
 
 
-def read_letters(disk: Disk, directory: Path, last_bytes: int | None = None) -> Iterator[dict[str, Any]]:
-    """Every letter in *directory* that can be read, oldest first; with *last_bytes*, only those at the end."""
+def letter_lines(disk: Disk, directory: Path, last_bytes: int | None = None) -> Iterator[bytes]:
+    """The lines of the dead letters in *directory*, oldest first; with *last_bytes*, only those at the end.
+
+    Raises OSError when the disk will not say. The number of a letter is its place here, from 1.
+    """
     with suppress(FileNotFoundError), disk.open_read(directory / DEAD) as file:
         if last_bytes is not None:
             file.seek(max(0, file.seek(0, 2) - last_bytes))
-        for line in file:
-            letter = decode_object(line)
-            if letter is not None:
-                yield letter
+        yield from (line for line in file if line != b"\n")
+
+
+def read_letters(disk: Disk, directory: Path, last_bytes: int | None = None) -> Iterator[dict[str, Any]]:
+    """Those of them that can be read."""
+    for line in letter_lines(disk, directory, last_bytes):
+        letter = decode_object(line)
+        if letter is not None:
+            yield letter
 
 
 @contextmanager

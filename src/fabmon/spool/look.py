@@ -1,5 +1,6 @@
 """Looking into a spool's directory without touching it: a live one, or a copy."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -9,17 +10,19 @@ import msgspec
 
 from fabmon.clock import now
 from fabmon.errors import StartError
-from fabmon.spool.books import Books, read_books
-from fabmon.spool.dead import read_letters
+from fabmon.spool.books import BOOKS, Books, read_books
+from fabmon.spool.dead import DEAD, letter_lines
 from fabmon.spool.disk import Disk
 from fabmon.spool.frame import Record
 from fabmon.spool.identity import read_id
 from fabmon.spool.segment import HEADER_BYTES, Damage, first_seq_of, path_of, read_header, read_segment
 from fabmon.spool.survey import ASIDE
+from fabmon.wire.codec import decode_object
 
 # Damage that is looked at once more, and how often at most in a segment.
 _DOUBTFUL: Final = frozenset({"damaged", "torn", "no record"})
 _MOST_DOUBTS: Final = 16
+_LATER_SECONDS: Final = 0.2
 
 
 class View(msgspec.Struct):
@@ -42,7 +45,7 @@ class View(msgspec.Struct):
 
 
 class Checked(msgspec.Struct):
-    """The events that were pending, and the places where the segments are damaged."""
+    """The events that were pending, and the places where the spool's files are damaged."""
 
     whole: int = 0
     missing: int = 0
@@ -55,8 +58,9 @@ def look(directory: Path) -> View:
     try:
         entries = disk.list(directory)
         stored, _, _ = read_books(disk, directory)
+        dead_letters = sum(1 for _ in letter_lines(disk, directory))
     except OSError as error:
-        raise StartError(f"{directory} cannot be read: {error.strerror}") from None
+        raise StartError(f"{error.filename or directory} cannot be read: {error.strerror}") from None
     sizes = {first: each.size for each in entries if each.is_file and (first := first_seq_of(each.name)) is not None}
     segments = sorted(sizes)
     if not segments and stored is None and read_id(directory) is None:
@@ -87,7 +91,7 @@ def look(directory: Path) -> View:
         segments=segments,
         bytes=sum(sizes.values()),
         accepted=last,
-        dead_letters=sum(1 for _ in read_letters(disk, directory)),
+        dead_letters=dead_letters,
         set_aside_files=sorted(path.name for path in aside.iterdir()) if aside.is_dir() else [],
         oldest_segment_age_s=age,
     )
@@ -124,6 +128,9 @@ def contents(view: View) -> Iterator[tuple[int, Record | Damage]]:
 def check(view: View, tell: Callable[[Damage], None]) -> Checked:
     """Read every byte; *tell* hears of what is damaged. What is delivered while we look is not missed."""
     checked = Checked()
+    for damage in _lasting(view.directory):
+        checked.damaged += 1
+        tell(damage)
     last = view.books.acknowledged
     gaps: list[tuple[int, int]] = []
     for _, item in contents(view):
@@ -140,6 +147,29 @@ def check(view: View, tell: Callable[[Damage], None]) -> Checked:
     ended = max(view.books.acknowledged, stored.acknowledged if stored else 0)
     checked.missing = sum(max(0, end - max(begin, ended + 1)) for begin, end in gaps)
     return checked
+
+
+def _lasting(directory: Path) -> Iterator[Damage]:
+    """What is damaged in the books and the dead letters, and is so a little later: a live spool may be writing there."""
+    before = _beside_segments(directory)
+    if before:
+        time.sleep(_LATER_SECONDS)
+        after = _beside_segments(directory)
+        yield from (damage for damage in before if damage in after)
+
+
+def _beside_segments(directory: Path) -> list[Damage]:
+    try:
+        _, _, is_spoiled = read_books(Disk(), directory)
+        found = [Damage(BOOKS, 0, 0, "damaged")] if is_spoiled else []
+        offset = 0
+        for line in letter_lines(Disk(), directory):
+            if not line.endswith(b"\n") or decode_object(line) is None:
+                found.append(Damage(DEAD, offset, len(line), "damaged"))
+            offset += len(line)
+    except OSError as error:
+        raise StartError(f"{error.filename or directory} cannot be read: {error.strerror}") from None
+    return found
 
 
 def _items(directory: Path, first: int) -> Iterator[tuple[int, Record | Damage]]:
