@@ -1,6 +1,7 @@
 """Contact with the site: who was heard, what is held back, and up to when the lists are complete."""
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -132,6 +133,21 @@ def test_a_sidecar_is_known_to_its_site(make_role: StartRole, local: Service) ->
     assert sidecar.stop() == 0
     eventually(lambda: (local.row("/v1/sidecars", "id", id) or {}).get("state") == "stopped")
     assert sidecar.start().get("/v1/healthz").json["spool"]["id"] == id
+
+
+def test_every_list_says_up_to_when_it_is_complete(local: Service) -> None:
+    job, subjob = event_dict(), event_dict(parent=str(uuid4()))
+    assert local.send([job, subjob]).status == 200
+    held = {"pending": 3, "oldest_pending_age_s": 500.0, "site_id": "fab1"}
+    assert local.post(f"/v1/ingest/sidecars/{uuid4()}", held).status == 204
+    eventually(lambda: local.get("/v1/sidecars").json["count"] == 1)
+    time.sleep(1.1)  # it is asked once a second at most
+    of_job, of_subjob = f"/v1/jobs/{job['entity']['id']}", f"/v1/subjobs/{subjob['entity']['id']}"
+    lists = ["/v1/jobs", "/v1/subjobs", "/v1/apps", "/v1/stats", "/v1/sidecars"]
+    lists += [f"{of_job}/events", f"{of_job}/subjobs", f"{of_subjob}/events"]
+    for path in lists:
+        until = datetime.fromisoformat(local.get(path).json["complete_until"])
+        assert ago(520) < until < ago(480), path
 
 
 def test_nonsense_about_a_sidecar_harms_nothing(local: Service) -> None:

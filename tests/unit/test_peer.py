@@ -85,6 +85,15 @@ async def test_a_batch_of_some_size_goes_as_gzip_where_that_is_wanted() -> None:
             assert (len(site.stored), site.numbers) == (2101, set(range(2000)))
 
 
+async def test_batches_share_a_connection_while_one_is_enough() -> None:
+    async with open_site() as site, open_peer(site.url) as peer:
+        for number in range(20):
+            await peer.send_batch([b'{"n":%d}' % number], 5.0)
+        assert (site.connections, len(site.batches)) == (1, 20)
+        await asyncio.gather(*(peer.send_batch([b'{"n":%d}' % number], 5.0) for number in range(4)))
+        assert site.connections == 4
+
+
 def test_to_another_machine_batches_are_packed() -> None:
     here = (
         "http://localhost:18000",

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import random
 from pathlib import Path
 from typing import BinaryIO
 
@@ -109,12 +110,14 @@ async def test_every_damaged_byte_costs_at_most_the_record_it_hit(tmp_path: Path
     if is_sealed:
         whole = segment.read_bytes()
     assert whole.endswith(b"}\n" if is_sealed else b" \n")
+    chance = random.Random(len(whole))
     for place in range(len(whole)):
         for damaged in (
             whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :],
             whole[:place] + b"\0" + whole[place + 1 :],
             whole[:place] + b"\0" * (len(whole) - place),
             whole[:place],
+            *(whole[:place] + bytes([other]) + whole[place + 1 :] for other in chance.sample(range(256), 3)),
         ):
             segment.write_bytes(damaged)
             # Up to where it is as it was, and from where it is so again.

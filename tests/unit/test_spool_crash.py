@@ -4,34 +4,59 @@
 """
 
 import errno
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from fabmon.clock import now
-from fabmon.errors import SpoolFailed, SpoolFull
+from fabmon.clock import monotonic, now
+from fabmon.errors import SpoolFailed, SpoolFull, StartError
+from fabmon.spool import ages, writer
 from fabmon.spool.dead import Letter, read_letters
-from fabmon.spool.files import SpoolFiles
+from fabmon.spool.files import SEGMENT_SECONDS, SpoolFiles
 from fabmon.spool.limits import Limits
 from tests.fixtures.forgetful_disk import Crash, ForgetfulDisk
 
 HERE = Path("spool")
 # The call at which the disk fails or the power goes; past 12 the history goes on undisturbed.
 CALL = st.integers(1, 30)
-# Short segments are begun and closed often; in long ones records are written over what was blank.
-LIMITS = {size: Limits(1 << 20, segment_bytes=size) for size in (120, 500)}
+AGE_SECONDS = 100.0
+LIMITS = [
+    # Short segments are begun and closed often; in long ones records are written over what was blank.
+    Limits(1 << 20, segment_bytes=120),
+    Limits(1 << 20, segment_bytes=500),
+    # Bounds that are reached: some ten events, a hundred seconds.
+    Limits(800, "drop_oldest"),
+    Limits(1 << 20, segment_bytes=300, max_age_seconds=AGE_SECONDS),
+]
+
+
+class Clock:
+    """Ours, and how far it is ahead of the real one."""
+
+    ahead_seconds = 0.0
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ages, "monotonic", lambda: monotonic() + Clock.ahead_seconds)
+    for module in (ages, writer):
+        monkeypatch.setattr(module, "now", lambda: now() + timedelta(seconds=Clock.ahead_seconds))
 
 
 class History(RuleBasedStateMachine):
     """`kept` are events whose append returned, `tried` all others; `ended` those that an acknowledge was called for."""
 
-    @initialize(seed=st.integers(0, 2**32), size=st.sampled_from(sorted(LIMITS)))
-    def start(self, seed: int, size: int) -> None:
-        self.limits = LIMITS[size]
+    @initialize(seed=st.integers(0, 2**32), limits=st.sampled_from(LIMITS))
+    def start(self, seed: int, limits: Limits) -> None:
+        self.limits = limits
         self.disk = ForgetfulDisk(seed)
+        self.disk.clock = lambda: now().timestamp() + Clock.ahead_seconds
+        self.kept_at: dict[bytes, float] = {}
         self.number = 0
         self.kept: dict[bytes, int] = {}
         self.tried: set[bytes] = set()
@@ -50,6 +75,7 @@ class History(RuleBasedStateMachine):
         def work() -> None:
             self.spool.append(raws)
             self.kept |= {raw: first + place for place, raw in enumerate(raws)}
+            self.kept_at |= dict.fromkeys(raws, Clock.ahead_seconds)
             self.spool.make_blank()
 
         self._survives(work, crash, fail, eio, power)
@@ -69,12 +95,17 @@ class History(RuleBasedStateMachine):
 
         self._survives(work, crash, fail, eio, power)
 
-    @rule(how=st.sampled_from(["in order", "kill", "power"]), crash=st.integers(0, 20), power=st.booleans())
-    def restart(self, how: str, crash: int, power: bool) -> None:
+    @rule(seconds=st.sampled_from([SEGMENT_SECONDS + 1, AGE_SECONDS + 1]))
+    def time_passes(self, seconds: float) -> None:
+        Clock.ahead_seconds += seconds
+
+    @rule(how=st.sampled_from(["in order", "kill", "power"]), crash=st.integers(0, 20), fail=CALL, power=st.booleans())
+    def restart(self, how: str, crash: int, fail: int, power: bool) -> None:
         if how == "in order":
             self.spool.close()
         self._gone(power=how == "power")
         self.disk.crash_at = self.disk.calls + crash if crash else 0
+        self.disk.fail_at = {self.disk.calls + fail: errno.EIO} if fail <= 12 else {}
         self._open(power)
 
     @invariant()
@@ -85,8 +116,8 @@ class History(RuleBasedStateMachine):
         assert self.spool.accepted == ended + self.spool.pending
         assert self.spool.pending >= 0
         # Only what no caller was told to be kept may be unreadable; of torn books and a torn file the reason is unknown.
-        assert books.dropped.keys() <= {"unknown"}
-        assert books.set_aside + sum(books.dropped.values()) <= len(self.tried) - len(self.kept)
+        assert books.dropped.keys() <= {"unknown"} | self._bounds()
+        assert books.set_aside + books.dropped.get("unknown", 0) <= len(self.tried) - len(self.kept)
 
     @invariant()
     def nothing_acknowledged_is_lost_and_nothing_is_invented(self) -> None:
@@ -95,7 +126,12 @@ class History(RuleBasedStateMachine):
         self.disk.calls = calls
         self._look(records)
         missing = self.kept.keys() - self.ended - {record.raw for record in records}
-        assert not missing
+        # What a bound dropped is in the books, and was the oldest.
+        assert len(missing) <= sum(self.spool.books.dropped.get(bound, 0) for bound in self._bounds())
+        assert all(self.kept[raw] < record.seq for raw in missing for record in records[:1])
+        if "age" in self._bounds():
+            least = AGE_SECONDS - SEGMENT_SECONDS  # a crash may cost the time of a file's last change, not of its first
+            assert all(Clock.ahead_seconds - self.kept_at[raw] > least for raw in missing)
         # Whatever was refused for good is among the dead letters, or comes again.
         letters = [str(letter["event"]["n"]).encode() for letter in read_letters(self.disk, HERE)]
         assert self.spool.books.dead <= len(letters) == len(set(letters))
@@ -106,6 +142,11 @@ class History(RuleBasedStateMachine):
             self._open(power=True)
             self.nothing_acknowledged_is_lost_and_nothing_is_invented()
             self.books_balance()
+
+    def _bounds(self) -> set[str]:
+        """For what events may be given up."""
+        full = {"full"} if self.limits.policy == "drop_oldest" else set()
+        return full | ({"age"} if self.limits.max_age_seconds else set())
 
     def _look(self, records: Any) -> None:
         for record in records:
@@ -138,12 +179,13 @@ class History(RuleBasedStateMachine):
             self.disk.kill()
 
     def _open(self, power: bool) -> None:
+        """A start that ends with an error, or never, is tried again."""
         try:
             self.spool = SpoolFiles(HERE, self.limits, self.disk)
-        except Crash:
+        except (Crash, OSError, StartError):
             self._gone(power)
             self.spool = SpoolFiles(HERE, self.limits, self.disk)
-        self.disk.crash_at = 0
+        self.disk.crash_at, self.disk.fail_at = 0, {}
 
 
 def test_random_histories_lose_nothing_invent_nothing_and_balance(soak: int) -> None:

@@ -39,7 +39,7 @@ def stat(directory: Dir = None, as_json: Json = False) -> None:
         "dead_letters": view.dead_letters,
         "segments": len(view.segments),
         "bytes": view.bytes,
-        "oldest_pending_age_s": view.oldest_segment_age_s,
+        "oldest_pending_age_s": None if (age := view.oldest_segment_age_s) is None else round(age, 3),
         "set_aside_files": view.set_aside_files,
     }
     if as_json:
