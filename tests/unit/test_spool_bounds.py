@@ -203,7 +203,9 @@ async def test_any_bytes_in_the_directory_it_starts_and_delivers_what_is_whole(t
 
 
 @pytest.mark.parametrize(
-    "rest", [b"x\n" * 4_000_000, b"\0" * 8_000_000, b"5f3a9c01 2 {}\n" * 500_000], ids=["short", "zeros", "no checksum"]
+    "rest",
+    [b"x\n" * 4_000_000, b"\n\nx\n" * 2_000_000, b"\0" * 8_000_000, b"\n5f3a9c01 2 {}\n" * 500_000],
+    ids=["short", "line breaks", "zeros", "no checksum"],
 )
 async def test_a_segment_of_millions_of_bad_lines_delays_no_start(tmp_path: Path, rest: bytes) -> None:
     async with open_spool(tmp_path, LIMIT) as spool:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 import msgspec
 
@@ -21,6 +21,8 @@ SHORTEST_LINE: Final = 13  # `CRC32 1 {}` and its line break
 _LONGEST_LINE: Final = 2 * 1024 * 1024
 _HEADER: Final = b"fabmon-spool "
 _BEGUN: Final = re.compile(rb"fabmon-spool \d+ (\d{1,19}) |[0-9a-f]{8} (\d{1,19}) ")
+_SHORT_LINES: Final = re.compile(rb"(?:[^\n]{0,%d}\n)+" % (SHORTEST_LINE - 2))
+_RUN_BYTES: Final = 1024
 # In a damaged line the next sequence is looked for so often: an event may have the same digits in its text.
 _MOST_PLACES: Final = 16
 MOST_BLANK_BYTES: Final = 256 * 1024
@@ -90,8 +92,10 @@ def read_segment(
         while (end is None or offset < end) and (line := file.readline(_LONGEST_LINE)):
             start, offset = offset, offset + len(line)
             if len(line) < SHORTEST_LINE:
-                if short is None and not line.isspace():
-                    short = start
+                run = line + _short_lines(file, offset)
+                offset = start + len(run)
+                if short is None and not run.isspace():
+                    short = start + run.rfind(b"\n", 0, len(run) - len(run.lstrip())) + 1
             else:
                 if short is not None:
                     yield start, Damage(path.name, short, start - short, "no record")
@@ -105,6 +109,15 @@ def read_segment(
                 break  # what another process has added since begins in the middle of a line
     if short is not None:
         yield offset, Damage(path.name, short, offset - short, "no record")
+
+
+def _short_lines(file: BinaryIO, offset: int) -> bytes:
+    """What comes at *offset*, as far as lines go that are too short for a record; one by one they would delay a start."""
+    block = file.read(_RUN_BYTES)
+    found = _SHORT_LINES.match(block)
+    run = found[0] if found else b""
+    file.seek(offset + len(run))
+    return run
 
 
 def _left_of(line: bytes, name: str, start: int) -> Iterator[tuple[int, Record | Damage]]:
