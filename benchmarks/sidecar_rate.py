@@ -3,7 +3,7 @@
 from benchmarks.bench import finish, median, percentile, result, role
 from benchmarks.sidecar import Round, Shape, measure, program
 
-ROUNDS = 6
+ROUNDS = 11
 
 
 def compare(shape: Shape) -> None:

@@ -54,7 +54,7 @@ class _Lines(logging.Formatter):
 
 
 class RequestLines:
-    """One line for each request, written apart from `logging`, which takes ten times as long for a line.
+    """What is told of requests, a line for each, written apart from `logging`, which takes ten times as long for a line.
 
     Lines wait for each other, for a twentieth of a second at most; a line of `logging` lets them go before itself.
     """
@@ -62,20 +62,24 @@ class RequestLines:
     on = False
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[float, str, str, int, float, int, int, str, str]] = []
+        self._waiting: list[tuple[float, str, tuple[object, ...]]] = []  # when, the form of the line, its facts
         self._stream: TextIO = sys.stderr
-        self._form = ""
+        self._request = self._joined = self._trace = ""
         self._second, self._stamp = 0, ""
 
     def configure(self, service: str, stream: TextIO, as_json: bool) -> None:
         self._stream = stream
         if as_json:
-            head = (
-                f'{{"at":"%s.%03dZ","level":"info","service":"{service}","event":"request","method":"%s","route":"%s",'
+            head = f'{{"at":"%s.%03dZ","level":"info","service":"{service}","event":'
+            self._request = (
+                head + '"request","method":"%s","route":"%s","status":%d,"ms":%.3f,'
+                '"bytes_in":%d,"bytes_out":%d,"request_id":"%s"%s}\n'
             )
-            self._form = head + '"status":%d,"ms":%.3f,"bytes_in":%d,"bytes_out":%d,"request_id":"%s"%s}\n'
+            self._joined = head + '"requests.joined","request_id":"%s","count":%d,"of":"%s"}\n'
         else:
-            self._form = "%s.%03dZ info    request %s %s status=%d ms=%.3f bytes_in=%d bytes_out=%d request_id=%s%s\n"
+            head = "%s.%03dZ info    "
+            self._request = head + "request %s %s status=%d ms=%.3f bytes_in=%d bytes_out=%d request_id=%s%s\n"
+            self._joined = head + "requests.joined request_id=%s count=%d of=%s\n"
         self._trace = ',"trace_id":"%s"' if as_json else " trace_id=%s"
         self.on = True
 
@@ -91,29 +95,35 @@ class RequestLines:
         trace_id: str = "",
     ) -> None:
         """*method*, *route* (its pattern) and the ids hold nothing that JSON would have to escape."""
-        if not self._waiting:
-            asyncio.get_running_loop().call_later(_LINES_WAIT_SECONDS, self.flush)
-        self._waiting.append((time.time(), method, route, status, seconds, bytes_in, bytes_out, request_id, trace_id))
-        if len(self._waiting) >= _MOST_LINES_WAIT:
-            self.flush()
+        trace = self._trace % trace_id if trace_id else ""
+        self._put(self._request, (method, route, status, seconds * 1e3, bytes_in, bytes_out, request_id, trace))
+
+    def joined(self, request_id: str, count: int, of: str) -> None:
+        """*count* requests, those *of* these ids (some of them, when they are many), go on as *request_id*."""
+        self._put(self._joined, (request_id, count, of))
 
     def flush(self) -> None:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
         lines = []
-        for at, method, route, status, seconds, bytes_in, bytes_out, request_id, trace_id in waiting:
+        for at, form, facts in waiting:
             second = int(at)
             if second != self._second:
                 self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            trace = self._trace % trace_id if trace_id else ""
-            facts = (method, route, status, seconds * 1e3, bytes_in, bytes_out, request_id, trace)
-            lines.append(self._form % (self._stamp, (at - second) * 1e3, *facts))
+            lines.append(form % (self._stamp, (at - second) * 1e3, *facts))
         try:
             self._stream.write("".join(lines))
             self._stream.flush()
         except (OSError, ValueError):
             pass  # nobody reads the log any more; that must not end what it tells of
+
+    def _put(self, form: str, facts: tuple[object, ...]) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(_LINES_WAIT_SECONDS, self.flush)
+        self._waiting.append((time.time(), form, facts))
+        if len(self._waiting) >= _MOST_LINES_WAIT:
+            self.flush()
 
 
 _LINES_WAIT_SECONDS: Final = 0.05

@@ -14,7 +14,7 @@ import msgspec
 
 from fabmon import spans
 from fabmon.errors import PeerRefused, PeerUnavailable
-from fabmon.logs import REQUEST_LINES, Log
+from fabmon.logs import REQUEST_LINES
 from fabmon.peer.backoff import asked_to_wait
 from fabmon.peer.body import Array, packed
 from fabmon.peer.credentials import Credentials
@@ -23,8 +23,6 @@ from fabmon.trace import Carried, current, joined
 from fabmon.version import __version__
 from fabmon.wire.codec import decode_object
 from fabmon.wire.event import Rejection
-
-log = Log("fabmon.peer")
 
 # 10,000 jobs with all they carry; an endless answer must end somewhere.
 _ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
@@ -192,7 +190,7 @@ class Peer:
         carried = joined(parents)
         if len(parents) > 1 and REQUEST_LINES.on:
             ids = ",".join(request.request_id for request in parents[:_MOST_IDS_SAID])
-            log.info("requests.joined", request_id=carried.request_id, count=len(parents), of=ids)
+            REQUEST_LINES.joined(carried.request_id, len(parents), ids)
         if not spans.on():
             return await self._call(
                 method, path, timeout_seconds, body, query, {**(headers or {}), **carried.headers()}
@@ -265,7 +263,9 @@ async def _refusal(response: aiohttp.ClientResponse) -> bytes:
         response.close()
 
 
-def _rejections(items: Sequence[Any], count: int) -> list[Rejection]:
+def _rejections(items: Sequence[Any], count: int) -> Sequence[Rejection]:
+    if not items:
+        return ()
     try:
         rejected = msgspec.convert(items, list[Rejection])
     except msgspec.ValidationError as error:

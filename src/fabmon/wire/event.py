@@ -162,7 +162,7 @@ def read_batch(body: bytes, *, now: datetime, site_id: str | None = None) -> Bat
     Raises NotJson, NotAnArray or TooLarge (more than 10,000) for the body as a whole.
     """
     try:
-        raws = [bytes(raw) for raw in RAWS.decode(body)]
+        raws = list(map(bytes, RAWS.decode(body)))
     except msgspec.ValidationError:
         raise NotAnArray("a batch is a JSON array of events") from None
     except RecursionError:
