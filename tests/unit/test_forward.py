@@ -145,18 +145,30 @@ async def test_without_an_event_to_try_it_with_a_site_is_back_when_it_answers(tm
 async def test_a_site_that_is_away_is_known_before_the_first_event(tmp_path: Path) -> None:
     async with (
         sidecar(tmp_path, f"http://127.0.0.1:{free_port()}") as it,
-        keep_contact(Speaker(it.spool, Underway(), "fab1"), it.peer, it.upstream),
+        keep_contact(Speaker(it.spool, Underway(), "fab1"), it.peer, it.upstream, it.deliver),
     ):
         await eventually_async(lambda: it.upstream.state == "away")
         await asyncio.sleep(1.5)
         assert it.upstream.state == "away"
 
 
-@pytest.mark.parametrize(("status", "state"), [(401, "refusing"), (204, "ok"), (403, "ok"), (404, "ok")])
-async def test_of_contact_only_a_wrong_token_stops_the_events(tmp_path: Path, status: int, state: str) -> None:
+@pytest.mark.parametrize(("status", "state"), [(401, "refusing"), (403, "refusing"), (404, "refusing"), (503, "away")])
+async def test_a_site_that_takes_nothing_is_known_before_the_first_event(
+    tmp_path: Path, status: int, state: str
+) -> None:
     async with open_site() as site, sidecar(tmp_path, site.url) as it:
         site.behave = lambda _: Answer(status=status, body=b"")
-        async with keep_contact(Speaker(it.spool, Underway(), "fab1"), it.peer, it.upstream):
-            await eventually_async(lambda: site.batches)
-            await asyncio.sleep(0.2)
-            assert it.upstream.state == state
+        async with keep_contact(Speaker(it.spool, Underway(), "fab1"), it.peer, it.upstream, it.deliver):
+            await eventually_async(lambda: it.upstream.state == state)
+            assert str(status) in it.upstream.reason
+            site.behave = lambda _: Answer()
+            assert await seconds_until(lambda: it.upstream.state == "ok") < 2.0
+
+
+async def test_a_site_without_an_ear_for_sidecars_takes_events(tmp_path: Path) -> None:
+    async with open_site() as site, sidecar(tmp_path, site.url) as it:
+        # What a sidecar says of itself is an object, events are a list.
+        site.behave = lambda events: Answer(status=404, body=b"") if isinstance(events, dict) else Answer()
+        async with keep_contact(Speaker(it.spool, Underway(), "fab1"), it.peer, it.upstream, it.deliver):
+            await eventually_async(lambda: site.questions)
+            assert (it.upstream.state, (await it.take(0)).stored) == ("ok", 1)

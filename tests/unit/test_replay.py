@@ -95,12 +95,28 @@ async def test_a_refusal_of_the_request_pauses_and_gives_up_nothing(tmp_path: Pa
         Answer(status=200, body=b"<html>welcome to the guest network"),
         Answer(status=200, body=b'{"rejected": [{"index": 99999, "code": "x", "detail": "y"}]}'),
         Answer(status=200, body=b'{"rejected": "none"}'),
+        Answer(status=200, body=b'{"ok": false, "rejected": []}'),
+        Answer(status=207, body=b'{"ok": true, "stored": 0, "duplicates": 0, "spooled": 0, "rejected": []}'),
+        Answer(status=422, body=b'{"rejected": []}'),
         Answer(status=302, headers={"location": "http://127.0.0.1:9/"}, body=b""),
         Answer(status=200, pause_seconds=60),
         Answer(status=200, byte_pause_seconds=1.0),
         Answer(status=599, body=b"\xff" * 100),
     ],
-    ids=["503", "502", "portal", "odd_index", "no_list", "redirect", "hangs", "byte_a_second", "599"],
+    ids=[
+        "503",
+        "502",
+        "portal",
+        "odd_index",
+        "no_list",
+        "not_ok",
+        "none_stored",
+        "none_refused",
+        "redirect",
+        "hangs",
+        "byte_a_second",
+        "599",
+    ],
 )
 async def test_nonsense_and_silence_lose_nothing_and_a_probe_finds_the_site_back(
     tmp_path: Path, answer: Answer
@@ -140,6 +156,58 @@ async def test_one_event_too_large_for_the_site_is_a_dead_letter(tmp_path: Path)
         await it.drained()
         assert it.site.numbers == set(range(20)) - {7}
         assert [(letter["event"]["n"], letter["status"]) for letter in it.letters()] == [(7, 413)]
+
+
+async def test_events_too_large_one_after_the_other_stop_none_behind_them(tmp_path: Path) -> None:
+    def small_only(events: list[Event]) -> Answer:
+        return Answer(status=413, body=b"") if any("pad" in event for event in events) else Answer()
+
+    async with running(tmp_path, 0, small_only) as it:
+        pads = [b'{"n":%d,"pad":"%b"}' % (number, b"x" * 500) for number in range(3)]
+        await it.spool.append([*pads, *(b'{"n":%d}' % number for number in range(3, 40))])
+        await it.drained()
+        assert [(letter["event"]["n"], letter["code"]) for letter in it.letters()] == [
+            (number, "body_too_large") for number in range(3)
+        ]
+        assert it.site.numbers == set(range(3, 40))
+
+
+@pytest.mark.parametrize("status", [400, 403, 422, 500])
+async def test_an_event_for_which_the_whole_request_is_refused_stops_no_other(tmp_path: Path, status: int) -> None:
+    """As something between the two does that looks into bodies."""
+
+    def behave(events: list[Event]) -> Answer:
+        return Answer(status=status, body=b"") if any(event["n"] in (5, 6) for event in events) else Answer()
+
+    async with running(tmp_path, 60, behave) as it:
+        await it.drained(60.0)
+        assert [(letter["event"]["n"], letter["code"], letter["status"]) for letter in it.letters()] == [
+            (5, "refused", status), (6, "refused", status),
+        ]  # fmt: skip
+        assert it.site.numbers == set(range(60)) - {5, 6}
+        assert it.letters()[0]["attempts"] >= (5 if status == 500 else 2)
+
+
+async def test_a_refusal_that_is_mended_while_another_event_is_tried_gives_up_nothing(tmp_path: Path) -> None:
+    refusals = iter([True, True])
+
+    def behave(events: list[Event]) -> Answer:
+        return Answer(status=401, body=b"") if next(refusals, False) else Answer()
+
+    async with running(tmp_path, 30, behave) as it:
+        await it.drained()
+        assert (it.letters(), it.site.numbers) == ([], set(range(30)))
+
+
+async def test_a_spool_that_cannot_book_what_was_refused_says_why_it_waits(tmp_path: Path) -> None:
+    async with running(tmp_path, 20, lambda _: Answer(pause_seconds=0.3)) as it:
+        it.site.behave = poison(0)
+        (tmp_path / "dead.jsonl").mkdir()
+        await eventually_async(lambda: it.upstream.pause == "spool")
+        assert (it.upstream.state, "dead letters cannot be written" in it.upstream.why) == ("ok", True)
+        (tmp_path / "dead.jsonl").rmdir()
+        await it.drained()
+        assert (it.upstream.pause, len(it.letters())) == (None, 1)
 
 
 async def test_413_for_everything_gives_up_nothing(tmp_path: Path) -> None:
@@ -188,12 +256,13 @@ async def test_while_fresh_events_come_the_backlog_gets_its_share(
         assert share == 1.0 or alone > 1.3 * shared
 
 
-async def test_a_wrong_setting_at_the_site_that_is_mended_costs_nothing(tmp_path: Path) -> None:
-    async with running(tmp_path, 300, poison(*range(300))) as it:
+@pytest.mark.parametrize("count", [300, 60, 12])
+async def test_a_wrong_setting_at_the_site_that_is_mended_costs_nothing(tmp_path: Path, count: int) -> None:
+    async with running(tmp_path, count, poison(*range(count))) as it:
         await asyncio.sleep(0.5)
         it.site.behave = poison()
         await it.drained()
-        assert (it.letters(), it.site.numbers) == ([], set(range(300)))
+        assert (it.letters(), it.site.numbers) == ([], set(range(count)))
 
 
 @pytest.mark.parametrize("site_takes", [2000, 40], ids=["large events", "small bodies"])

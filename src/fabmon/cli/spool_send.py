@@ -84,7 +84,7 @@ async def drain(directory: Path, url: str, tell: Tell | None) -> None:
         else:
             print(f"{delivered} delivered, {dead} dead letters")
         if spool.pending:
-            left = f"{spool.pending} events left: {upstream.reason or upstream.held}"
+            left = f"{spool.pending} events left: {upstream.why}"
             raise StartError(left)
         if dead:
             raise StartError(f"{dead} events were refused; see `fabmon spool dead ls`")

@@ -34,6 +34,10 @@ SILENCE_SECONDS: Final = 30.0
 _ROUNDED_FROM_SECONDS: Final = 1e9
 _TRY_AGAIN: Final = frozenset({408, 425, 429})  # and all from 500 on
 _MOST_IDS_SAID: Final = 200
+_ALL_REFUSED: Final = 422
+_RECEIPTS: Final = (200, 207, _ALL_REFUSED)
+# What became of a batch, as the receipt of a site, or of another sidecar, says it.
+_PARTS: Final = ("stored", "duplicates", "spooled", "forwarded")
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -111,13 +115,12 @@ class Peer:
             body, headers = short, {**(headers or {}), "content-encoding": "gzip"}
         path = "/v1/ingest/events:batch"
         answer = await self._ask("POST", path, timeout_seconds, body, headers=headers, requests=requests)
-        if answer.status in (200, 207, 422):
-            receipt = decode_object(answer.body)
-            if receipt is not None and isinstance(receipt.get("rejected"), list):
-                return Sent(_rejections(receipt["rejected"], len(raws)), answer.status)
+        if answer.status in _RECEIPTS and (rejected := _receipt(answer, len(raws))) is not None:
+            return Sent(rejected, answer.status)
+        said = f"{self.url} answered {answer.status}" + (" without a receipt" if answer.status in _RECEIPTS else "")
         if answer.status in _TRY_AGAIN or answer.status < 400 or answer.status >= 500:
-            raise PeerUnavailable(f"{self.url} answered {answer.status}", answer.status, answer.asked_to_wait_seconds)
-        raise PeerRefused(f"{self.url} answered {answer.status}", answer.status)
+            raise PeerUnavailable(said, answer.status, answer.asked_to_wait_seconds)
+        raise PeerRefused(said, answer.status)
 
     async def get(self, path: str, query: Sequence[tuple[str, str]], timeout_seconds: float) -> Answer:
         """The peer's answer to a question, whatever its status; raises PeerUnavailable when there is none."""
@@ -261,6 +264,18 @@ async def _refusal(response: aiohttp.ClientResponse) -> bytes:
         return error.partial
     finally:
         response.close()
+
+
+def _receipt(answer: Answer, count: int) -> Sequence[Rejection] | None:
+    """Which of *count* events were rejected; None when the answer is no receipt, or contradicts itself."""
+    receipt = decode_object(answer.body)
+    if receipt is None or not isinstance(items := receipt.get("rejected"), list):
+        return None
+    parts = [part for name in _PARTS if isinstance(part := receipt.get(name), int)]
+    is_whole = not parts or sum(parts) + len(items) == count
+    if receipt.get("ok") is bool(items) or not is_whole or (answer.status == _ALL_REFUSED and len(items) != count):
+        return None
+    return _rejections(items, count)
 
 
 def _rejections(items: Sequence[Any], count: int) -> Sequence[Rejection]:

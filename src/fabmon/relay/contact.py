@@ -7,14 +7,15 @@ at once.
 import asyncio
 import platform
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 from fabmon.clock import monotonic
-from fabmon.errors import PeerRefused, PeerUnavailable
+from fabmon.errors import PeerRefused, PeerUnavailable, Unavailable
 from fabmon.logs import Log
 from fabmon.peer.client import Peer
 from fabmon.relay.forward import Underway
+from fabmon.relay.probe import Deliver as Ask
 from fabmon.relay.upstream import Upstream
 from fabmon.spool.spool import Spool
 from fabmon.tasks import beside
@@ -26,9 +27,8 @@ log = Log("fabmon.relay")
 
 CONTACT_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 1.0
-_TIMEOUT_SECONDS: Final = 5.0
+_TIMEOUT_SECONDS: Final = 2.0
 _LAST_WORD_SECONDS: Final = 1.0
-_NO_TOKEN: Final = 401
 
 
 class Speaker:
@@ -71,35 +71,41 @@ class Speaker:
 
 
 @asynccontextmanager
-async def keep_contact(speaker: Speaker, peer: Peer, upstream: Upstream) -> AsyncIterator[None]:
+async def keep_contact(speaker: Speaker, peer: Peer, upstream: Upstream, ask: Ask) -> AsyncIterator[None]:
     """Tell *peer* every ten seconds, and at once when nothing is held any more; and, at the end, that this was the end.
 
-    When there is no answer, *upstream* is away: also where no event has been tried yet.
+    When it does not hear, *ask* tries the events' own way; *upstream* knows then, also where no event has been sent yet.
     """
-    async with beside("contact", _tell(speaker, peer, upstream)):
+    async with beside("contact", _tell(speaker, peer, upstream, ask)):
         yield
-    with suppress(PeerUnavailable, PeerRefused):  # nobody is left to be told of it
-        await _say(speaker, peer, speaker.word(last=True), _LAST_WORD_SECONDS)
+    await _is_heard(speaker, peer, speaker.word(last=True), _LAST_WORD_SECONDS)
 
 
-async def _tell(speaker: Speaker, peer: Peer, upstream: Upstream) -> None:
+async def _tell(speaker: Speaker, peer: Peer, upstream: Upstream, ask: Ask) -> None:
     told_at = float("-inf")
     while True:
         if monotonic() - told_at >= CONTACT_SECONDS or (speaker.said_pending and not speaker.pending):
-            begun = monotonic()
-            try:
-                await _say(speaker, peer, speaker.word(), _TIMEOUT_SECONDS)
-            except (PeerUnavailable, PeerRefused) as error:
-                if upstream.state == "ok" and upstream.took_at < begun:
-                    upstream.failed(error)
+            if not await _is_heard(speaker, peer, speaker.word(), _TIMEOUT_SECONDS) and upstream.state == "ok":
+                await _ask(upstream, ask)
             told_at = monotonic()
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _say(speaker: Speaker, peer: Peer, contact: Contact, timeout_seconds: float) -> None:
-    """Raises PeerUnavailable when there is no answer, PeerRefused when the token is none: events would fare no better."""
-    answer = await peer.post(f"/v1/ingest/sidecars/{speaker.id}", encode(contact), timeout_seconds)
-    if answer.status == _NO_TOKEN:
-        raise PeerRefused(f"{peer.url} answered {answer.status}", answer.status)
+async def _ask(upstream: Upstream, ask: Ask) -> None:
+    """A token may be good for events alone, and a site may have no ear for sidecars: the events' way decides."""
+    begun = monotonic()
+    try:
+        await ask([], _TIMEOUT_SECONDS)
+    except (Unavailable, PeerRefused) as error:
+        if upstream.state == "ok" and upstream.took_at < begun:
+            upstream.failed(error)
+
+
+async def _is_heard(speaker: Speaker, peer: Peer, contact: Contact, timeout_seconds: float) -> bool:
+    try:
+        answer = await peer.post(f"/v1/ingest/sidecars/{speaker.id}", encode(contact), timeout_seconds)
+    except PeerUnavailable:
+        return False
     if answer.status != 204:
         log.debug("contact.refused", status=answer.status)
+    return answer.status == 204

@@ -1,18 +1,29 @@
 """The spool's way out: oldest first, acknowledged only after the other side has stored it.
 
-An event that the other side refuses for good goes to the dead letters, its neighbours arrive. When everything is refused
-(an expired token, a wrong URL), or most of a long backlog (a wrong site id, a clock that is off), nothing is given up: the
-spool waits until that is mended, or until the other side takes a fresh event, which shows that it is the backlog's fault.
+An event that the other side refuses for good goes to the dead letters, its neighbours arrive; where the answer refuses the
+request, it is the event's fault if another one passes. When everything is refused (an expired token, a wrong URL), or most
+of a backlog (a wrong site id, a clock that is off), nothing is given up: the spool waits until that is mended, or until the
+other side takes a fresh event, which shows that it is the backlog's fault.
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
 
 from fabmon.clock import monotonic, now
-from fabmon.errors import BrokenOff, FabmonError, Overloaded, PeerRefused, SpoolFailed, SpoolFull, Unavailable
+from fabmon.errors import (
+    BrokenOff,
+    FabmonError,
+    Overloaded,
+    PeerRefused,
+    PeerUnavailable,
+    SpoolFailed,
+    SpoolFull,
+    Unavailable,
+)
 from fabmon.logs import Log
 from fabmon.peer.client import Sent
 from fabmon.relay.forward import TOO_LARGE
@@ -31,7 +42,12 @@ log = Log("fabmon.relay")
 MOST_BYTES: Final = 4 * 1024 * 1024
 assert MOST_BYTES < BATCH_LIMIT_BYTES - 2 * BATCH_LIMIT_EVENTS  # noqa: S101 - of two constants
 # Refusing the larger part of at least so many is no longer a matter of single events.
-MANY_EVENTS: Final = 100
+MANY_EVENTS: Final = 10
+# One of so many that come next is tried beside an event that was refused.
+_NEXT_EVENTS: Final = 100
+# A defect of the other side that one event sets off; before that it may be one that passes.
+_POISON_STATUS: Final = 500
+_POISON_TRIES: Final = 5
 
 
 @asynccontextmanager
@@ -64,7 +80,7 @@ class _Replay:
                 async with asyncio.timeout(PROBE_SECONDS):
                     await self._spool.wait()
             except TimeoutError:
-                self._upstream.held = ""
+                self._upstream.held = self._upstream.stuck = ""
                 await self._spool.tidy()
                 continue
             await asyncio.sleep(self._upstream.asked_to_wait_seconds())
@@ -72,7 +88,9 @@ class _Replay:
                 self._pace.doubt()
             try:
                 await self._deliver_some()
+                self._upstream.stuck = ""
             except (SpoolFailed, SpoolFull) as error:
+                self._upstream.stuck = str(error)
                 log.error("replay.spool_failed", reason=str(error), retry_in_seconds=PROBE_SECONDS)
                 await asyncio.sleep(PROBE_SECONDS)
             except (Unavailable, PeerRefused) as error:
@@ -91,12 +109,17 @@ class _Replay:
         try:
             sent = await self._send(records)
         except PeerRefused as error:
-            if error.status != TOO_LARGE:
-                raise
-            if len(records) > 1:
+            if error.status == TOO_LARGE and len(records) > 1:
                 self._pace.too_large(len(records))
                 return
-            await self._alone_too_large(records[0], error)
+            if len(records) > 1 or not await self._refused_for_itself(records[0], error):
+                raise
+            return
+        except PeerUnavailable as error:
+            tries, _ = self._tries[records[0].seq]
+            is_poison = len(records) == 1 and error.status == _POISON_STATUS and tries >= _POISON_TRIES
+            if not is_poison or not await self._refused_for_itself(records[0], error):
+                raise
             return
         self._upstream.is_back()
         rejected = {why.index: why for why in sent.rejected}
@@ -158,28 +181,39 @@ class _Replay:
     def _took_since_held(self) -> bool:
         return self._upstream.took_at > self._held_since
 
-    async def _alone_too_large(self, record: Record, error: PeerRefused) -> None:
-        """One event alone is too large for the other side: its own fault, if another one passes."""
+    async def _refused_for_itself(self, record: Record, error: PeerRefused | PeerUnavailable) -> bool:
+        """Whether the other side refuses *record* and takes another: then it is a dead letter, and the next ones go on."""
         if self._stuck[0] != record.seq:
             self._stuck = (record.seq, monotonic())
-        if not await self._another_passes():
-            raise error
-        why = Rejection(0, "body_too_large", str(error))
-        await self._settle([record], {0: why}, error.status)
+        if not await self._another_passes(error.status):
+            return False
+        self._upstream.is_back()
+        self._pace.delivered()
+        try:
+            # Once more: what was refused in general may have been mended before the other was tried.
+            sent = await self._send([record])
+        except (PeerRefused, PeerUnavailable) as again:
+            if again.status != error.status:
+                raise
+            code = "body_too_large" if again.status == TOO_LARGE else "refused"
+            await self._settle([record], {0: Rejection(0, code, str(again))}, again.status)
+            return True
+        await self._settle([record], {why.index: why for why in sent.rejected}, sent.status)
+        return True
 
-    async def _another_passes(self) -> bool:
+    async def _another_passes(self, status: int | None) -> bool:
         if self._upstream.took_at > self._stuck[1]:
             return True
-        following = (await self._spool.read(2, BATCH_LIMIT_BYTES))[1:]
+        following = (await self._spool.read(_NEXT_EVENTS, MOST_BYTES))[1:]
         if not following:
             return False
+        is_size = status == TOO_LARGE
+        # Any other may be refused for itself as well: the next time it is another one.
+        other = min(following, key=lambda each: len(each.raw)) if is_size else random.choice(following)  # noqa: S311
         try:
-            await self._deliver([following[0].raw], self._pace.patience_seconds)
-        except PeerRefused as error:
-            if error.status == TOO_LARGE:
-                return False
-            raise
-        return True
+            return not (await self._deliver([other.raw], self._pace.patience_seconds)).rejected
+        except (PeerRefused, PeerUnavailable):
+            return False
 
     def _count_failure(self, records: Sequence[Record]) -> None:
         for record in records:

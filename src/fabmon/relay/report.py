@@ -4,7 +4,7 @@ import shutil
 from typing import Any
 
 from fabmon import metrics
-from fabmon.relay.upstream import Upstream
+from fabmon.relay.upstream import PAUSES, Upstream
 from fabmon.spool.spool import Spool
 
 
@@ -34,8 +34,7 @@ async def spool_health(spool: Spool) -> dict[str, Any]:
 
 
 def upstream_health(upstream: Upstream) -> dict[str, Any]:
-    reason = upstream.reason or upstream.held
-    return {"url": upstream.name, "state": upstream.state, "paused": upstream.pause, "reason": reason}
+    return {"url": upstream.name, "state": upstream.state, "paused": upstream.pause, "reason": upstream.why}
 
 
 def _free_bytes(spool: Spool) -> int:
@@ -59,5 +58,5 @@ def refresh_metrics(spool: Spool, upstream: Upstream) -> None:
     metrics.SPOOL_OLDEST.set(spool.oldest_pending_age() or 0.0)
     metrics.DEAD_LETTERS.set(spool.dead_letters)
     metrics.UPSTREAM_UP.set(upstream.state == "ok")
-    for reason in ("away", "refusing", "held"):
+    for reason in PAUSES:
         metrics.UPSTREAM_PAUSED.labels(reason).set(upstream.pause == reason)

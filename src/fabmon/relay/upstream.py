@@ -1,7 +1,7 @@
 """What is known of the other side, the site or a `local`'s database: whether it takes events, and when it may be asked."""
 
 import random
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -12,26 +12,37 @@ from fabmon.logs import Log
 log = Log("fabmon.relay")
 
 State = Literal["ok", "away", "refusing"]
+Pause = Literal["away", "refusing", "held", "spool"]
+PAUSES: Final[tuple[Pause, ...]] = get_args(Pause)
 
 
 class Upstream(msgspec.Struct):
     """Whether the other side takes events: `away` may end by itself, `refusing` needs a person (a token, a wrong URL).
 
-    `held` is why the backlog waits although the other side takes events: it refuses most of what waits.
+    `held` is why the backlog waits although the other side takes events: it refuses most of what waits. `stuck` is why the
+    spool cannot give out what waits, or book what became of it.
     """
 
     name: str
     state: State = "ok"
     reason: str = ""
     held: str = ""
+    stuck: str = ""
     since: float = msgspec.field(default_factory=monotonic)
     took_at: float = float("-inf")  # when it last took a fresh event
     not_before: float = float("-inf")  # it asked to be left alone until then (Retry-After)
 
     @property
-    def pause(self) -> Literal["away", "refusing", "held"] | None:
+    def pause(self) -> Pause | None:
         """Why the backlog is not sent now."""
-        return self.state if self.state != "ok" else "held" if self.held else None
+        if self.state != "ok":
+            return self.state
+        return "held" if self.held else "spool" if self.stuck else None
+
+    @property
+    def why(self) -> str:
+        """The reason of `pause` in words; empty without one."""
+        return self.reason or self.held or self.stuck
 
     def asked_to_wait_seconds(self) -> float:
         return max(0.0, self.not_before - monotonic())

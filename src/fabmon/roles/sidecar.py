@@ -90,7 +90,7 @@ async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
         async with (
             group_commit(send, _BOUNDS, in_flight=_IN_FLIGHT, name="forward") as grouped,
             replay(spool, deliver, upstream, settings.drain_share),
-            keep_contact(speaker, peer, upstream),
+            keep_contact(speaker, peer, upstream, deliver),
         ):
             forwarded = forward(grouped, spool, upstream, settings.forward_timeout_s, underway, spool_when_busy=True)
             sink = within_sites(_bytes_only(forwarded))
