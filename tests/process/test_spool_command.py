@@ -119,7 +119,8 @@ def test_damaged_dead_letters_and_books_are_shown_and_found(filled: Path) -> Non
     assert all(each in listed for each in ("wrong_site (207): this is site fab1 after 2 tries", "job", "LOT-1"))
     letters = filled / "dead.jsonl"
     whole = letters.read_bytes()
-    letters.write_bytes(whole + b"\xff{nonsense\n" + whole[:40])
+    # A blank line is no letter: the spool begins a new life with one.
+    letters.write_bytes(b"\n" + whole + b"\xff{nonsense\n" + whole[:40])
     assert stat(filled)["dead_letters"] == 3
     assert spool("dead", "ls", *there).splitlines()[1].split()[:2] == ["2", "unreadable:"]
     assert json.loads(spool("dead", "ls", "--json", *there).splitlines()[1])["line"] == "\ufffd{nonsense"
@@ -127,9 +128,12 @@ def test_damaged_dead_letters_and_books_are_shown_and_found(filled: Path) -> Non
     assert spool("dead", "show", "3", *there) == whole[:40].decode()
     found = [json.loads(line) for line in spool("verify", "--json", *there, code=1).splitlines()]
     assert [(each["file"], each["offset"], each["length"]) for each in found[:-1]] == [
-        ("dead.jsonl", len(whole), 11), ("dead.jsonl", len(whole) + 11, 40),
+        ("dead.jsonl", 1 + len(whole), 11), ("dead.jsonl", 1 + len(whole) + 11, 40),
     ]  # fmt: skip
     spool("dead", "drop", "2", "3", *there)
+    assert letters.read_bytes() == b"\n" + whole
+    letters.write_bytes(whole + whole)
+    assert "1 dropped" in spool("dead", "drop", "2", *there)
     assert letters.read_bytes() == whole
     assert "3 pending events whole" in spool("verify", *there)
     books = filled / "books"

@@ -104,19 +104,6 @@ async def test_retry_after_in_answer_to_a_fresh_event_is_honoured(tmp_path: Path
         assert (len(site.batches), site.questions) == (2, 0)
 
 
-async def test_a_site_that_hung_is_found_back_soon_however_patient_the_probe_has_become(tmp_path: Path) -> None:
-    async with open_site() as site, sidecar(tmp_path, site.url) as it:
-        site.behave = lambda _: Answer(pause_seconds=60)
-        assert (await it.take(0)).spooled == 1
-        # The probes hang 2 s, then 4 s; the third would do so for 8 s.
-        await eventually_async(lambda: len(site.batches) == 4)
-        await asyncio.sleep(2.5)
-        assert it.spool.pending == 1
-        site.behave = lambda _: Answer()
-        assert await seconds_until(lambda: it.upstream.state == "ok" and not it.spool.pending) < 3.0
-        assert site.numbers == {0}
-
-
 async def test_a_site_that_is_slow_and_answers_questions_gets_its_time(tmp_path: Path) -> None:
     async with open_site() as site, sidecar(tmp_path, site.url) as it:
         site.behave = lambda events: Answer(pause_seconds=3.0 if events else 0.0)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fabmon.clock import monotonic
 from fabmon.errors import Overloaded, PeerRefused, PeerUnavailable
 from fabmon.peer.backoff import full_jitter
 from fabmon.relay.pace import MOST_EVENTS, Pace
@@ -47,5 +48,9 @@ def test_what_retry_after_asks_for_holds_until_an_answer_shows_better() -> None:
     upstream.failed(PeerUnavailable("", 503))
     upstream.failed(PeerUnavailable("", 503, 1.0))
     assert upstream.asked_to_wait_seconds() > 6.9
-    upstream.is_back()
+    asked_at = monotonic()
+    upstream.failed(PeerUnavailable("", 503))
+    upstream.is_back(asked_at)
+    assert (upstream.state, upstream.asked_to_wait_seconds() > 6.9) == ("away", True)
+    upstream.is_back(monotonic())
     assert upstream.asked_to_wait_seconds() == 0

@@ -132,7 +132,7 @@ def replay(
 ) -> None:
     """Send the pending events to a Local API, and acknowledge them; the spool must not be in use, unless --keep.
 
-    Exit code 1 when some are left, or were refused: those are dead letters then.
+    Exit code 1 when some are left, or were refused; those are dead letters then, without --keep.
     """
     place = spool_directory(directory)
     view = look(place)

@@ -2,7 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence, Set
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ def ls(directory: Dir = None, as_json: Json = False) -> None:
     for number, line in _letters(spool_directory(directory)):
         letter = _read(line)
         if as_json:
-            print_line({"number": number, **letter})
+            print_line({**letter, "number": number})
             continue
         status = f" ({letter['status']})" if letter.get("status") else ""
         tries = f" after {letter['attempts']} tries" if letter.get("attempts", 1) != 1 else ""
@@ -46,7 +47,7 @@ def show(
         if each != number:
             continue
         if as_json:
-            print_line({"number": number, **_read(line)})
+            print_line({**_read(line), "number": number})
         elif decode_object(line) is None:
             sys.stdout.buffer.write(line)
         else:
@@ -66,12 +67,13 @@ def retry(
     try:
         asyncio.run(send_letters(list(chosen.values()), url, taken))
     finally:  # also of those before a failure
-        _take_out(place, taken)
+        accepted = [line for line in chosen.values() if line in taken]
+        _take_out(place, accepted)
     if as_json:
-        print_line({"chosen": len(chosen), "accepted": len(taken)})
+        print_line({"chosen": len(chosen), "accepted": len(accepted)})
     else:
-        print(f"{len(taken)} of {len(chosen)} accepted")
-    if len(taken) < len(chosen):
+        print(f"{len(accepted)} of {len(chosen)} accepted")
+    if len(accepted) < len(chosen):
         raise typer.Exit(1)
 
 
@@ -79,7 +81,7 @@ def retry(
 def drop(numbers: Numbers = None, every: All = False, directory: Dir = None, as_json: Json = False) -> None:
     """Take dead letters out for good."""
     place = spool_directory(directory)
-    dropped = _take_out(place, set(_chosen(place, numbers, every).values()))
+    dropped = _take_out(place, list(_chosen(place, numbers, every).values()))
     if as_json:
         print_line({"dropped": dropped})
     else:
@@ -100,8 +102,11 @@ def _letters(directory: Path) -> Iterator[tuple[int, bytes]]:
 
 def _read(line: bytes) -> dict[str, Any]:
     """A letter; one that is damaged says so."""
-    damaged = {"code": "unreadable", "detail": f"{len(line)} damaged bytes"}
-    return decode_object(line) or {**damaged, "line": line.decode(errors="replace").rstrip("\n")}
+    letter = decode_object(line)
+    if letter is None:
+        shown = line.decode(errors="replace").rstrip("\n")
+        return {"code": "unreadable", "detail": f"{len(line)} damaged bytes", "line": shown}
+    return letter
 
 
 def _chosen(directory: Path, numbers: Sequence[int] | None, every: bool) -> dict[int, bytes]:
@@ -116,14 +121,20 @@ def _chosen(directory: Path, numbers: Sequence[int] | None, every: bool) -> dict
     return {number: letters[number] for number in numbers}
 
 
-def _take_out(directory: Path, lines: Set[bytes]) -> int:
+def _take_out(directory: Path, lines: Sequence[bytes]) -> int:
     """How many were still there: a live spool, or another command, may have changed the file since it was read."""
     if not lines:
         return 0
     try:
         with take_out(Disk(), directory) as kept:
-            before = len(kept)
-            kept[:] = [line for line in kept if line not in lines]
-            return before - len(kept)
+            chosen, left = Counter(lines), []
+            for line in kept:
+                if chosen[line]:
+                    chosen[line] -= 1
+                else:
+                    left.append(line)
+            taken = len(kept) - len(left)
+            kept[:] = left
+            return taken
     except OSError as error:  # another holds the lock for long, or the disk is full
         raise StartError(f"{directory / DEAD} is as it was: {error.strerror}") from None

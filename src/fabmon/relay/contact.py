@@ -97,7 +97,7 @@ async def _ask(upstream: Upstream, ask: Ask) -> None:
     try:
         await ask([], _TIMEOUT_SECONDS)
     except (Unavailable, PeerRefused) as error:
-        if upstream.state == "ok" and upstream.took_at < begun:
+        if upstream.state == "ok" and upstream.answered_at < begun:
             upstream.failed(error)
 
 

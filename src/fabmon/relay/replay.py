@@ -93,13 +93,14 @@ class _Replay:
                 self._upstream.stuck = str(error)
                 log.error("replay.spool_failed", reason=str(error), retry_in_seconds=PROBE_SECONDS)
                 await asyncio.sleep(PROBE_SECONDS)
+            except BrokenOff:
+                self._pace.max_events = 1  # and at once
             except (Unavailable, PeerRefused) as error:
                 if not isinstance(error, Overloaded):
                     self._upstream.failed(error)
                 self._too_few = (0, 0)  # it begins with a single event again, which is no measure
                 pause_seconds = self._pace.failed(error)
-                if not isinstance(error, BrokenOff):
-                    await asyncio.sleep(self._upstream.asked_to_wait_seconds() or pause_seconds)
+                await asyncio.sleep(self._upstream.asked_to_wait_seconds() or pause_seconds)
 
     async def _deliver_some(self) -> None:
         begun = monotonic()
@@ -121,7 +122,7 @@ class _Replay:
             if not is_poison or not await self._refused_for_itself(records[0], error):
                 raise
             return
-        self._upstream.is_back()
+        self._upstream.is_back(begun)
         rejected = {why.index: why for why in sent.rejected}
         if await self._to_be_held(records, rejected):
             return
@@ -133,7 +134,7 @@ class _Replay:
 
     async def _send(self, records: Sequence[Record]) -> Sent:
         try:
-            async with self._probe.delivery():
+            async with self._probe.delivery(len(records)):
                 return await self._deliver([record.raw for record in records], self._pace.patience_seconds)
         except FabmonError:
             self._count_failure(records)
@@ -187,7 +188,7 @@ class _Replay:
             self._stuck = (record.seq, monotonic())
         if not await self._another_passes(error.status):
             return False
-        self._upstream.is_back()
+        self._upstream.is_back(monotonic())
         self._pace.delivered()
         try:
             # Once more: what was refused in general may have been mended before the other was tried.
@@ -211,7 +212,8 @@ class _Replay:
         # Any other may be refused for itself as well: the next time it is another one.
         other = min(following, key=lambda each: len(each.raw)) if is_size else random.choice(following)  # noqa: S311
         try:
-            return not (await self._deliver([other.raw], self._pace.patience_seconds)).rejected
+            async with self._probe.delivery(1):
+                return not (await self._deliver([other.raw], self._pace.patience_seconds)).rejected
         except (PeerRefused, PeerUnavailable):
             return False
 

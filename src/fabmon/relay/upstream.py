@@ -30,6 +30,8 @@ class Upstream(msgspec.Struct):
     stuck: str = ""
     since: float = msgspec.field(default_factory=monotonic)
     took_at: float = float("-inf")  # when it last took a fresh event
+    answered_at: float = float("-inf")  # when it last answered as it should, a fresh event or another
+    failed_at: float = float("-inf")
     not_before: float = float("-inf")  # it asked to be left alone until then (Retry-After)
 
     @property
@@ -47,15 +49,18 @@ class Upstream(msgspec.Struct):
     def asked_to_wait_seconds(self) -> float:
         return max(0.0, self.not_before - monotonic())
 
-    def is_back(self) -> None:
-        """It answered, and as it should."""
+    def is_back(self, asked_at: float) -> None:
+        """What it was asked at *asked_at* it answered, and as it should; what failed since then counts for more."""
+        self.answered_at = monotonic()
+        if self.failed_at > asked_at:
+            return
         if self.state != "ok":
             log.info("upstream.back", upstream=self.name, away_seconds=round(monotonic() - self.since, 1))
         self.not_before = float("-inf")
         self._become("ok", "")
 
     def took(self) -> None:
-        self.took_at = monotonic()
+        self.took_at = self.answered_at = monotonic()
 
     def failed(self, error: Exception) -> None:
         state: State = "refusing" if isinstance(error, PeerRefused) else "away"
@@ -64,6 +69,7 @@ class Upstream(msgspec.Struct):
         if isinstance(error, PeerUnavailable) and error.asked_to_wait_seconds:
             wait_seconds = error.asked_to_wait_seconds * random.uniform(1.0, 1.1)  # noqa: S311 - spread, not secrecy
             self.not_before = max(self.not_before, monotonic() + wait_seconds)
+        self.failed_at = monotonic()
         self._become(state, str(error))
 
     def _become(self, state: State, reason: str) -> None:

@@ -132,7 +132,7 @@ class DeadLetters:
 def letter_lines(disk: Disk, directory: Path, last_bytes: int | None = None) -> Iterator[bytes]:
     """The lines of the dead letters in *directory*, oldest first; with *last_bytes*, only those at the end.
 
-    Raises OSError when the disk will not say. The number of a letter is its place here, from 1.
+    Raises OSError when the disk will not say. The number of a letter is its place among all, from 1.
     """
     with suppress(FileNotFoundError), disk.open_read(directory / DEAD) as file:
         if last_bytes is not None:

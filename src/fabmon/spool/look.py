@@ -163,10 +163,11 @@ def _beside_segments(directory: Path) -> list[Damage]:
         _, _, is_spoiled = read_books(Disk(), directory)
         found = [Damage(BOOKS, 0, 0, "damaged")] if is_spoiled else []
         offset = 0
-        for line in letter_lines(Disk(), directory):
-            if not line.endswith(b"\n") or decode_object(line) is None:
-                found.append(Damage(DEAD, offset, len(line), "damaged"))
-            offset += len(line)
+        with suppress(FileNotFoundError), Disk().open_read(directory / DEAD) as file:
+            for line in file:
+                if line != b"\n" and (not line.endswith(b"\n") or decode_object(line) is None):
+                    found.append(Damage(DEAD, offset, len(line), "damaged"))
+                offset += len(line)
     except OSError as error:
         raise StartError(f"{error.filename or directory} cannot be read: {error.strerror}") from None
     return found

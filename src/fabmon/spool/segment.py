@@ -33,7 +33,7 @@ What = Literal["damaged", "torn", "line break", "no record", "out of place"]
 
 
 class Damage(msgspec.Struct, frozen=True):
-    """Bytes of a segment that are no record of its place.
+    """Bytes of a segment that are no record of its place; or what is damaged in the books or the dead letters.
 
     `damaged` was a record; `torn` is a write that a crash cut short, at the end or in the blank; a `line break` stood
     between lines that are whole; `no record` is too short to have been one.
