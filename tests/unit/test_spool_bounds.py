@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fabmon.clock import monotonic, now
 from fabmon.errors import SpoolFull
 from fabmon.spool import ages, writer
 from fabmon.spool import spool as spool_module
+from fabmon.spool.dead import Letter
 from fabmon.spool.limits import Limits
 from fabmon.spool.look import check, look
 from fabmon.spool.segment import VERSION, Damage
@@ -245,6 +247,27 @@ async def test_a_full_disk_is_survived_drained_and_used_again(small_disk: Path) 
     async with open_spool(small_disk / "spool", LIMIT) as spool:
         assert balanced(spool)
         assert spool.books.delivered == len(kept)
+
+
+async def test_a_refused_event_on_a_full_disk_stops_none_behind_it(small_disk: Path) -> None:
+    directory = small_disk / "spool"
+    limits = Limits(LIMIT, segment_bytes=100_000)
+    async with open_spool(directory, limits) as spool:
+        kept = await _fill(spool)
+        with (small_disk / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+            while True:
+                file.write(b"x" * 4096)
+        records = await spool.read(10)
+        letter = Letter(records[0], "wrong_site", "", 207, 1, now(), now())
+        await spool.acknowledge(10, [letter])
+        assert (spool.books.delivered, spool.books.dead, spool.books.set_aside, balanced(spool)) == (9, 0, 1, True)
+    # What is to be kept is known after a restart, too.
+    async with open_spool(directory, limits) as spool:
+        assert await contents(spool) == kept[10:]
+        await spool.acknowledge(len(kept) - 1)
+        await spool.acknowledge(len(kept), [msgspec.structs.replace(letter, record=(await spool.read(1))[0])])
+        assert (spool.books.dead, spool.books.set_aside, spool.pending, balanced(spool)) == (1, 1, 0, True)
+    assert any(kept[0] in path.read_bytes() for path in (directory / "set-aside").iterdir())
 
 
 async def _fill(spool: Spool) -> list[bytes]:

@@ -20,6 +20,7 @@ log = Log("fabmon.spool")
 BOOKS: Final = "books"
 VERSION_1: Final = "acknowledged"  # the position alone, as version 1 kept it
 _SLOT_BYTES: Final = 512
+MOST_KEPT: Final = 8  # a slot has room for no more
 
 
 class Books(msgspec.Struct):
@@ -27,9 +28,10 @@ class Books(msgspec.Struct):
     last: int = 0  # the highest sequence that was given out when this was written
     delivered: int = 0
     dead: int = 0
-    set_aside: int = 0  # could not be read back
+    set_aside: int = 0  # could not be read back, or was refused and found no room among the dead letters
     dropped: dict[str, int] = {}  # by reason: full, age, unknown
     format: int = VERSION  # of the directory, as who wrote this knew it
+    keep: list[int] = []  # segments that go into `set-aside` when all of their events have ended
 
     @property
     def balanced(self) -> bool:

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
-from fabmon.errors import SpoolFailed
-from fabmon.spool.disk import Disk, create_durably
+from fabmon.errors import SpoolFailed, SpoolFull
+from fabmon.spool.disk import Disk, create_durably, is_full
 from fabmon.spool.frame import Record
 from fabmon.wire.codec import decode_object
 
@@ -73,7 +73,7 @@ class DeadLetters:
         return self.count
 
     def add(self, letters: Sequence[Letter]) -> None:
-        """Keep *letters* durably; raises SpoolFailed."""
+        """Keep *letters* durably; raises SpoolFull when the disk is full, or SpoolFailed."""
         known = set() if self._failed else self._unbooked
         fresh = [letter for letter in letters if letter.record.seq not in known]
         if not fresh:
@@ -91,7 +91,8 @@ class DeadLetters:
                     self._ends_cleanly, self._known = True, self._state()
         except OSError as error:
             self._failed, self._doubtful_to = True, max(*seqs, self._doubtful_to)
-            raise SpoolFailed(f"dead letters cannot be written: {error.strerror}") from error
+            why = f"dead letters cannot be written: {error.strerror}"
+            raise (SpoolFull(why) if is_full(error) else SpoolFailed(why)) from error
         self._failed = False
         self._is_ours = True
         self._unbooked |= seqs

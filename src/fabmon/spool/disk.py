@@ -20,7 +20,13 @@ from fabmon.durable import fsync_bytes, fsync_directory, lock
 
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 _MODE: Final = 0o600
+_FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _LOCK_SECONDS: Final = 5.0
+
+
+def is_full(error: OSError) -> bool:
+    """Whether *error* says that there is no room, on the disk or for us."""
+    return error.errno in _FULL
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -4,7 +4,6 @@ Everything here is called by one thread at a time (`spool.py` sees to that) and 
 any failure to write, the segment is never written again, and a new one is begun.
 """
 
-import errno
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -19,8 +18,9 @@ from fabmon.spool.ages import Ages
 from fabmon.spool.ahead import records_ahead
 from fabmon.spool.books import Books, BooksFile
 from fabmon.spool.dead import DeadLetters, Letter
-from fabmon.spool.disk import Disk
+from fabmon.spool.disk import Disk, is_full
 from fabmon.spool.frame import Record, write_line
+from fabmon.spool.keep import keep_segments
 from fabmon.spool.limits import Limits
 from fabmon.spool.segment import path_of
 from fabmon.spool.survey import Segment, last_sequence, set_aside, survey
@@ -30,7 +30,6 @@ log = Log("fabmon.spool")
 
 # A segment takes events for this long: the age of what it holds is known as well after a restart.
 SEGMENT_SECONDS: Final = 60.0
-_FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
 class SpoolFiles:
@@ -45,6 +44,7 @@ class SpoolFiles:
         self._books_file = BooksFile(self._disk, directory)
         self._ages = Ages(self._segments)
         self.books = self._opening_books()
+        keep_segments(self._segments, self.books)
         self.dead = DeadLetters(self._disk, directory, self.books.acknowledged)
         self._writer = SegmentWriter(self._disk, directory)
         self._room_bytes = 0  # what the limits left beside the last append
@@ -87,7 +87,7 @@ class SpoolFiles:
         except OSError as error:
             reason = error.strerror or str(error)
             log.error("spool.write_failed", directory=self.directory, reason=reason, action="new segment")
-            if error.errno in _FULL:
+            if is_full(error):
                 raise SpoolFull("the disk under the spool is full") from error
             raise SpoolFailed(f"the spool cannot be written: {reason}") from error
         self._ages.appended(self._next_seq)
@@ -132,18 +132,25 @@ class SpoolFiles:
     def acknowledge(self, seq: int, letters: Sequence[Letter] = ()) -> None:
         """Everything up to *seq* has found its end: *letters* are dead, the rest delivered, the unreadable set aside.
 
-        Raises SpoolFailed when the dead letters cannot be kept; nothing is acknowledged then.
+        Where the disk is full for dead letters, their segments are kept. Raises SpoolFailed when neither can be; nothing is
+        acknowledged then.
         """
         seq = min(seq, self._next_seq - 1)
         if seq <= self.books.acknowledged:
             return
         found, reached = self._found_until(seq)
         letters = [letter for letter in letters if self.books.acknowledged < letter.record.seq <= seq]
+        kept = 0
         if letters:
-            self.dead.add(letters)
+            try:
+                self.dead.add(letters)
+            except SpoolFull as error:
+                # Draining needs no free space, and makes some.
+                keep_segments(self._segments, self.books, letters, why=str(error))
+                kept = len(letters)
         self.books.delivered += found - len(letters)
-        self.books.dead += len(letters)
-        self.books.set_aside += seq - self.books.acknowledged - found
+        self.books.dead += len(letters) - kept
+        self.books.set_aside += seq - self.books.acknowledged - found + kept
         self.books.acknowledged = seq
         if reached is not None:
             self._read_from = reached
