@@ -46,10 +46,14 @@ def test_a_full_spool_is_507_and_keeps_nothing_of_the_request_half(make_role: St
     assert refusal(reply) == (507, "spool_full", "30", 30.0)
     assert f"of at most {MIB} bytes" in reply.json["detail"]
     assert sidecar.get("/v1/healthz").json["spool_count"] == len(taken)
+    assert sidecar.get("/readyz").status == 200  # smaller ones are taken
+    while sidecar.post("/v1/ingest/events", event := event_dict()).status == 200:
+        taken.append(event["entity"]["id"])
     assert "of at most" in sidecar.get("/readyz").json["not_ready"]["spool"]
     local.start()
     drained(sidecar)
     assert stored(local) == set(taken)
+    assert sidecar.get("/readyz").status == 200
     assert sidecar.send([event_dict()]).json["forwarded"] == 1
 
 
@@ -83,7 +87,8 @@ def test_a_disk_that_fails_is_503_and_the_spool_heals(make_role: StartRole) -> N
 
 def test_the_disk_is_left_what_the_setting_says(make_role: StartRole, tmp_path: Path) -> None:
     least = str(shutil.disk_usage(tmp_path).free * 2)
-    sidecar = make_role("sidecar", FABMON_LOCAL_URL=NOWHERE, FABMON_SPOOL_MIN_FREE_BYTES=least).start()
+    sidecar = make_role("sidecar", FABMON_LOCAL_URL=NOWHERE, FABMON_SPOOL_MIN_FREE_BYTES=least).start("/livez")
+    assert "kept free" in sidecar.get("/readyz").json["not_ready"]["spool"]
     reply = sidecar.post("/v1/ingest/events", event_dict())
     assert (refusal(reply), "kept free" in reply.json["detail"]) == ((507, "spool_full", "30", 30.0), True)
 

@@ -14,7 +14,6 @@ import pytest
 from fabmon.clock import monotonic, now
 from fabmon.errors import SpoolFull
 from fabmon.spool import ages, writer
-from fabmon.spool import spool as spool_module
 from fabmon.spool.dead import Letter
 from fabmon.spool.limits import Limits
 from fabmon.spool.look import check, look
@@ -279,22 +278,3 @@ async def _fill(spool: Spool) -> list[bytes]:
             await spool.append([raw])
             kept.append(raw)
     return kept
-
-
-async def test_a_spool_says_why_it_refuses_until_it_takes_events_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with open_spool(tmp_path, 2000) as spool:
-        assert spool.full() is None
-        with pytest.raises(SpoolFull):
-            while True:
-                await spool.append([b"x" * 300])
-        assert "of at most 2000 bytes" in (spool.full() or "")
-        await spool.acknowledge(spool.last_seq)
-        assert spool.full() is None
-        # While a site takes everything itself, nothing else would come to show that there is room.
-        with pytest.raises(SpoolFull):
-            await spool.append([b"x" * 3000])
-        assert "do not fit" in (spool.full() or "")
-        monkeypatch.setattr(spool_module, "monotonic", lambda: monotonic() + 31)
-        assert spool.full() is None

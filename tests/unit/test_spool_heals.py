@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from fabmon.cli.spool_send import send_letters
-from fabmon.clock import now
+from fabmon.clock import monotonic, now
 from fabmon.errors import SpoolFailed, SpoolFull, StartError
 from fabmon.peer.client import open_peer
 from fabmon.relay.replay import replay
 from fabmon.relay.upstream import Upstream
+from fabmon.spool import spool as spool_module
 from fabmon.spool.dead import DeadLetters, Letter, read_letters
 from fabmon.spool.disk import Disk
 from fabmon.spool.frame import Record
@@ -23,7 +24,7 @@ from fabmon.spool.spool import open_spool
 from tests.fixtures.disk import mounted_disk
 from tests.fixtures.roles import eventually_async
 from tests.fixtures.site import Answer, open_site
-from tests.unit.test_spool import LIMIT, balanced, raws
+from tests.unit.test_spool import LIMIT, Failing, balanced, raws
 
 
 class Stubborn(Disk):
@@ -134,3 +135,35 @@ async def test_dropping_while_the_disk_is_full_keeps_the_books(tmp_path: Path) -
         async with open_spool(place / "spool", limits) as spool:
             assert ((spool.accepted, spool.books.dropped, spool.pending), balanced(spool)) == (before, True)
             assert len(await spool.read(10_000)) == spool.pending
+
+
+async def test_a_spool_that_is_full_says_so_as_long_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_spool(tmp_path, 4000) as spool:
+        assert spool.full() is None
+        with pytest.raises(SpoolFull):
+            while True:
+                await spool.append([b"x" * 300])
+        monkeypatch.setattr(spool_module, "monotonic", lambda: monotonic() + 31)
+        assert "of at most 4000 bytes" in (spool.full() or "")
+        await spool.acknowledge(spool.last_seq)
+        assert spool.full() is None
+        # What no spool of this bound could take says nothing of the next.
+        with pytest.raises(SpoolFull, match="do not fit"):
+            await spool.append([b"x" * 5000])
+        assert spool.full() is None
+    async with open_spool(tmp_path, Limits(LIMIT, min_free_bytes=1 << 60)) as spool:
+        assert "kept free" in (spool.full() or "")
+
+
+async def test_a_spool_whose_disk_failed_says_so_for_half_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Failing()
+    async with open_spool(tmp_path, LIMIT, disk) as spool:
+        disk.fsync_fails_with = errno.EIO
+        with pytest.raises(SpoolFailed):
+            await spool.append(raws(1))
+        # While a site takes everything itself, nothing else would come to show that it is mended.
+        assert "cannot be written" in (spool.full() or "")
+        monkeypatch.setattr(spool_module, "monotonic", lambda: monotonic() + 31)
+        assert spool.full() is None

@@ -68,6 +68,10 @@ class SpoolFiles:
             return None
         return self._ages.age_of(self.books.acknowledged + 1, tuple(self._segments))
 
+    def free_bytes(self) -> int:
+        """On the disk; with what is blank, which is there already for the next events. Raises OSError."""
+        return self._disk.free_bytes(self.directory) + self._writer.blank_bytes
+
     def append(self, raws: Sequence[bytes]) -> None:
         """Write the events and fsync; raises SpoolFull or SpoolFailed, and then none of them counts as kept."""
         self._drop_expired()
@@ -132,8 +136,7 @@ class SpoolFiles:
     def acknowledge(self, seq: int, letters: Sequence[Letter] = ()) -> None:
         """Everything up to *seq* has found its end: *letters* are dead, the rest delivered, the unreadable set aside.
 
-        Where the disk is full for dead letters, their segments are kept. Raises SpoolFailed when neither can be; nothing is
-        acknowledged then.
+        On a disk too full for dead letters their segments are kept. Raises SpoolFailed, and nothing is acknowledged then.
         """
         seq = min(seq, self._next_seq - 1)
         if seq <= self.books.acknowledged:
@@ -215,9 +218,7 @@ class SpoolFiles:
         """How many whole records lie behind the acknowledged position up to *seq*, and where the last of them ends."""
         end = self._count_until(seq)
         count = end - self._count_until(self.books.acknowledged)
-        reached: tuple[int, int] | None = None
-        if count:
-            reached = self._window[end - 1][1:]
+        reached = self._window[end - 1][1:] if count else None
         if end == len(self._window):
             for record, first, behind in self._ahead():
                 if record.seq > seq:
@@ -232,8 +233,7 @@ class SpoolFiles:
             if not self._drop_oldest("full"):
                 break
         try:
-            # What is blank is on the disk already, for the next events.
-            free = self._disk.free_bytes(self.directory) + self._writer.blank_bytes if limits.min_free_bytes else None
+            free = self.free_bytes() if limits.min_free_bytes else None
         except OSError as error:
             raise SpoolFailed(f"the disk under the spool cannot be asked: {error.strerror}") from error
         return limits.room_beside(self.size_bytes, wanted, free)
@@ -267,7 +267,7 @@ class SpoolFiles:
         try:
             self._books_file.save(books)
         except OSError as error:
-            # Nothing is deleted then; after a crash some events are sent once more, and found to be duplicates.
+            # Nothing is deleted then; after a crash some events are sent once more.
             log.warning("spool.books_not_saved", directory=self.directory, reason=error.strerror)
             return False
         return True

@@ -8,6 +8,7 @@ from fabmon.errors import SpoolFull
 from fabmon.settings import SpoolSettings
 from fabmon.spool.segment import HEADER_BYTES
 
+USUAL_BYTES: Final = 1024  # of an event: with less room than that a spool is full
 SEGMENT_BYTES: Final = 8 * 1024 * 1024
 
 Policy = Literal["reject", "drop_oldest"]
@@ -42,6 +43,15 @@ class Limits(msgspec.Struct, frozen=True):
         if free - wanted < self.min_free_bytes:
             raise SpoolFull(f"the disk under the spool has {free} bytes left; {self.min_free_bytes} are kept free")
         return min(self.max_bytes - held, free - self.min_free_bytes) - wanted
+
+
+def lack(limits: Limits, held: int, free: int) -> str | None:
+    """Why an event of usual size would find no room beside the *held* bytes, on a disk with *free*; None when it does."""
+    try:
+        limits.room_beside(0 if limits.policy == "drop_oldest" else held, USUAL_BYTES, free)
+    except SpoolFull as error:
+        return str(error)
+    return None
 
 
 def limits_of(settings: SpoolSettings) -> Limits:

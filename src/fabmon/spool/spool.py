@@ -22,7 +22,7 @@ from fabmon.spool.disk import Disk
 from fabmon.spool.files import SpoolFiles
 from fabmon.spool.frame import Record
 from fabmon.spool.identity import read_or_make_id
-from fabmon.spool.limits import Limits
+from fabmon.spool.limits import Limits, lack
 from fabmon.spool.thread import FileThread
 
 T = TypeVar("T")
@@ -64,7 +64,10 @@ class Spool:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
         self._grown = asyncio.Event()
-        self._refusal = ("", float("-inf"))  # why events were refused, and when; "" once some were taken, or made room
+        self._refusal = (
+            "",
+            float("-inf"),
+        )  # why the disk refused events, and when; "" once some were taken, or made room
         self._ahead: Future[None] | None = None
 
     @property
@@ -105,13 +108,14 @@ class Spool:
         return self._files.dead.count
 
     def full(self) -> str | None:
-        """Why the next event would be refused, or None. A refusal of the last half minute speaks for the next."""
+        """Why the next event would be refused, or None. A failure of the last half minute speaks for the next."""
         why, at = self._refusal
         if why and monotonic() - at < _REFUSAL_SECONDS:
             return why
-        if self._files.limits.policy == "drop_oldest" or self.size_bytes < self.max_bytes:
-            return None
-        return f"{self.size_bytes} of {self.max_bytes} bytes"
+        try:
+            return lack(self._files.limits, self.size_bytes, self._files.free_bytes())
+        except OSError as error:
+            return f"{self.directory} cannot be read: {error.strerror}"
 
     def append(self, raws: Sequence[bytes]) -> asyncio.Future[None]:
         """Done when every event is durable; what waits at the same time shares one fsync.
@@ -225,5 +229,7 @@ class Spool:
             if failure is not None and not done.done():
                 done.set_exception(failure)
         self._kept(waiting)
-        if all(failures):
-            self._refusal = (str(failures[-1]), monotonic())
+        last = failures[-1]
+        if all(failures) and not (isinstance(last, SpoolFull) and last.__cause__ is None):
+            # The disk's; what the bounds lack is known without a refusal, and what is too large for them is not full.
+            self._refusal = (str(last), monotonic())
