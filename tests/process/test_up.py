@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,6 +69,21 @@ def test_a_second_start_on_the_same_directory_says_who_holds_it(data_dir: Path) 
     with running(data_dir) as up, running(data_dir) as second:
         assert second.process.wait(30) == 1
         assert f"process {up.process.pid}" in second.log
+
+
+def test_a_port_that_another_holds_ends_the_start_with_its_name(data_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as other:
+        port = str(other.getsockname()[1])
+        command = [sys.executable, "-m", "fabmon", "up", "--data-dir", str(data_dir / "data"), "--central-port", port]
+        command += ["--sidecar-port", str(free_port()), "--local-port", str(free_port())]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"port {port} for central cannot be had" in done.stderr
+
+
+def test_a_start_warns_of_nothing(data_dir: Path) -> None:
+    with running(data_dir) as up:
+        assert "upstream.lost" not in up.log
 
 
 @pytest.mark.parametrize("role", ["sidecar", "local", "central"])

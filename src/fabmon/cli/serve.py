@@ -18,8 +18,8 @@ class RoleName(StrEnum):
 
 def serve(
     role: Annotated[RoleName, typer.Option(help="Which part of fabmon this process is.")],
-    host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")] = None,
-    port: Annotated[int | None, typer.Option(help="Port [default: 8000, 18000, 19000 by role].")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; default: 8000, 18000, 19000 by role.")] = None,
     data_dir: Annotated[str | None, typer.Option(help="Where embedded data and the spool live.")] = None,
     allow_anonymous: Annotated[
         bool | None, typer.Option("--allow-anonymous", help="Listen beyond loopback without tokens.")

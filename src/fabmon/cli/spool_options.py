@@ -10,9 +10,9 @@ import typer
 from fabmon.settings import LocalSettings, SidecarSettings, load
 from fabmon.wire.codec import decode_object, encode
 
-Dir = Annotated[Path | None, typer.Option("--dir", help="The spool's directory [default: as the settings say].")]
+Dir = Annotated[Path | None, typer.Option("--dir", help="The spool's directory; default: as the settings say.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
-Url = Annotated[str, typer.Option(help="The Local API to send to [default: FABMON_LOCAL_URL].")]
+Url = Annotated[str, typer.Option(help="The Local API to send to; default: FABMON_LOCAL_URL.")]
 
 
 def spool_directory(given: Path | None) -> Path:

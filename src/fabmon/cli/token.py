@@ -23,7 +23,7 @@ _LOCK_SECONDS: Final = 10.0
 
 app = typer.Typer(help="Make, list and revoke tokens.", no_args_is_help=True)
 
-File = Annotated[str, typer.Option("--file", help="The tokens file [env: FABMON_TOKENS_FILE].")]
+File = Annotated[str, typer.Option("--file", help="The tokens file; env: FABMON_TOKENS_FILE.")]
 
 
 @app.command()

@@ -7,6 +7,7 @@ stop by themselves when this process is gone, however it went.
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,17 +37,22 @@ _OURS: Final = [
 _READY_SECONDS: Final = 90.0
 _STOP_SECONDS: Final = 40.0
 _RESTART_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 30.0
 
 
 class _Service(msgspec.Struct, frozen=True):
     name: str
     command: Sequence[str]
-    url: str
+    port: int
     environment: Mapping[str, str]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
 
 def up(
-    data_dir: Annotated[str | None, typer.Option(help="Where everything is kept [env: FABMON_DATA_DIR].")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Where everything is kept; env: FABMON_DATA_DIR.")] = None,
     sidecar_port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     local_port: Annotated[int, typer.Option(min=1, max=65535)] = 18000,
     central_port: Annotated[int, typer.Option(min=1, max=65535)] = 19000,
@@ -67,6 +73,8 @@ def up(
         raise StartError(f"FABMON_DATA_DIR: {directory} cannot be used: {error.strerror}") from None
     with lock:
         services = _services(directory, sidecar_port, local_port, central_port)
+        for service in services:
+            _must_be_free(service)
         try:
             asyncio.run(_run(services, _demo(sidecar_port) if demo else None))
         except BaseExceptionGroup as group:
@@ -84,16 +92,24 @@ def _services(directory: Path, sidecar_port: int, local_port: int, central_port:
         _Service(
             name,
             [sys.executable, "-m", "fabmon", "serve", "--role", name, "--port", str(port), "--with-parent"],
-            f"http://127.0.0.1:{port}",
+            port,
             {**shared, **ours[name]},
         )
         for name, port in ports.items()
     ]
 
 
+def _must_be_free(service: _Service) -> None:
+    """Another program on the port would answer in its place."""
+    try:
+        socket.create_server(("127.0.0.1", service.port)).close()
+    except OSError as error:
+        raise StartError(f"port {service.port} for {service.name} cannot be had: {error.strerror}") from None
+
+
 def _demo(sidecar_port: int) -> _Service:
-    url = f"http://127.0.0.1:{sidecar_port}"
-    return _Service("demo", [sys.executable, "-m", "fabmon.demo", "--url", url, "--site", SITE], url, dict(os.environ))
+    command = [sys.executable, "-m", "fabmon.demo", "--url", f"http://127.0.0.1:{sidecar_port}", "--site", SITE]
+    return _Service("demo", command, sidecar_port, dict(os.environ))
 
 
 async def _run(services: Sequence[_Service], demo: _Service | None) -> None:
@@ -106,12 +122,14 @@ async def _run(services: Sequence[_Service], demo: _Service | None) -> None:
     try:
         async with asyncio.TaskGroup() as tasks:
             stop = tasks.create_task(stopping.wait(), name="stop")
-            for service in services:
-                running[service.name] = await _spawn(service)
-            for service in services:
-                await _until_ready(service, running[service.name], stopping)
-                if not stopping.is_set():
-                    print(f"{service.name:8} {service.url}", flush=True)
+            # The site first: the others would say that it is away.
+            for part in (services[:1], services[1:]):
+                for service in part if not stopping.is_set() else ():
+                    running[service.name] = await _spawn(service)
+                for service in part if not stopping.is_set() else ():
+                    await _until_ready(service, running[service.name], stopping)
+                    if not stopping.is_set():
+                        print(f"{service.name:8} {service.url}", flush=True)
             if demo is not None and not stopping.is_set():
                 running[demo.name] = await _spawn(demo)
                 print(f"{demo.name:8} a simulated fab reports to the sidecar", flush=True)
@@ -160,11 +178,16 @@ async def _is_ready(peer: Peer) -> bool:
 
 
 async def _keep(service: _Service, running: dict[str, asyncio.subprocess.Process]) -> None:
-    """Start the service again whenever it ends."""
+    """Start the service again whenever it ends; less and less often one that ends as soon as it was started."""
+    pause_seconds = _RESTART_SECONDS
     while True:
+        begun = monotonic()
         code = await running[service.name].wait()
-        log.warning("service.ended", name=service.name, code=code, action="starting it again")
-        await asyncio.sleep(_RESTART_SECONDS)
+        if monotonic() - begun > _LONGEST_PAUSE_SECONDS:
+            pause_seconds = _RESTART_SECONDS
+        log.warning("service.ended", name=service.name, code=code, action="starting it again", in_seconds=pause_seconds)
+        await asyncio.sleep(pause_seconds)
+        pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
         running[service.name] = await _spawn(service)
 
 

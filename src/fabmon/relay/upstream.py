@@ -55,7 +55,9 @@ class Upstream(msgspec.Struct):
         if self.failed_at > asked_at:
             return
         if self.state != "ok":
-            log.info("upstream.back", upstream=self.name, away_seconds=round(monotonic() - self.since, 1))
+            away_seconds = round(monotonic() - self.since, 1)
+            # As loud as its loss: who hears of the one waits for the other.
+            log.warning("upstream.back", upstream=self.name, away_seconds=away_seconds, action="sending what waits")
         self.not_before = float("-inf")
         self._become("ok", "")
 

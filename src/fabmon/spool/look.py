@@ -23,6 +23,7 @@ from fabmon.wire.codec import decode_object
 _DOUBTFUL: Final = frozenset({"damaged", "torn", "no record"})
 _MOST_DOUBTS: Final = 16
 _LATER_SECONDS: Final = 0.2
+_ELSEWHERE: Final = "; name the spool with --dir (`spool_dir` in /v1/healthz), or its FABMON_DATA_DIR"
 
 
 class View(msgspec.Struct):
@@ -59,12 +60,14 @@ def look(directory: Path) -> View:
         entries = disk.list(directory)
         stored, _, _ = read_books(disk, directory)
         dead_letters = sum(1 for _ in letter_lines(disk, directory))
+    except FileNotFoundError:
+        raise StartError(f"there is no {directory}{_ELSEWHERE}") from None
     except OSError as error:
         raise StartError(f"{error.filename or directory} cannot be read: {error.strerror}") from None
     sizes = {first: each.size for each in entries if each.is_file and (first := first_seq_of(each.name)) is not None}
     segments = sorted(sizes)
     if not segments and stored is None and read_id(directory) is None:
-        raise StartError(f"{directory} holds no spool")
+        raise StartError(f"{directory} holds no spool{_ELSEWHERE}")
     first = segments[0] if segments else 1
     books = stored or Books(first - 1, first - 1, 0, 0, 0, {"unknown": first - 1} if first > 1 else {})
     tail = segments[-1] - 1 if segments else 0
