@@ -93,7 +93,7 @@ def test_a_letter_that_a_crash_left_unbooked_is_not_written_twice_behind_another
     for letter in (letters[0], letters[4], letters[4]):
         after_the_crash.add([letter])
     assert sorted(letter["seq"] for letter in read_letters(Disk(), tmp_path)) == [1, 3, 4, 5]
-    assert after_the_crash.look() == after_the_crash.count == 4
+    assert after_the_crash.letters.look() == after_the_crash.letters.count == 4
 
 
 async def test_a_directory_that_is_gone_is_said(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import typer
 from fabmon.cli.spool_options import Dir, Json, Url, print_line, spool_directory, summary
 from fabmon.cli.spool_send import send_letters
 from fabmon.errors import StartError
-from fabmon.spool.dead import DEAD, letter_lines, take_out
+from fabmon.spool.dead import letter_lines, take_out
 from fabmon.spool.disk import Disk
+from fabmon.spool.letters import DEAD
 from fabmon.spool.look import look
 from fabmon.wire.codec import decode_object
 

@@ -16,9 +16,9 @@ import msgspec
 from fabmon.errors import SpoolFailed, SpoolFull
 from fabmon.spool.disk import Disk, create_durably, is_full
 from fabmon.spool.frame import Record
+from fabmon.spool.letters import DEAD, LetterCount
 from fabmon.wire.codec import decode_object
 
-DEAD: Final = "dead.jsonl"
 _UNBOOKED_BYTES: Final = 32 * 1024 * 1024  # more than the letters of one batch
 
 
@@ -41,12 +41,9 @@ class DeadLetters:
         self._disk = disk
         self._path = directory / DEAD
         self._unbooked: set[int] = set()
-        self._known: tuple[int, float] | None = None
-        self._ends_cleanly = True
-        self.count = 0
-        self.look()
+        self.letters = LetterCount(disk, directory)
         # An earlier process may have left bytes that its fsync did not keep; a line break keeps our first line apart.
-        self._is_ours = self._known is None
+        self._is_ours = self.letters.state() is None
         self._failed = False  # the last write: some of it may be read
         # Up to this sequence letters may be there that no books know. They can be read, and nobody knows for how long.
         self._doubtful_to = max(
@@ -58,20 +55,6 @@ class DeadLetters:
             default=0,
         )
 
-    def look(self) -> int:
-        """How many letters there are now; reads the file only when somebody changed it."""
-        known = self._state()
-        if known == self._known:
-            return self.count
-        self.count, last = 0, b"\n"
-        if known is not None:
-            with self._disk.open_read(self._path) as file:
-                for last in file:
-                    self.count += last != b"\n"
-        self._ends_cleanly = last.endswith(b"\n")
-        self._known = known
-        return self.count
-
     def add(self, letters: Sequence[Letter]) -> None:
         """Keep *letters* durably; raises SpoolFull when the disk is full, or SpoolFailed."""
         known = set() if self._failed else self._unbooked
@@ -81,14 +64,12 @@ class DeadLetters:
         seqs = {letter.record.seq for letter in fresh}
         try:
             with self._disk.locked(self._path.parent / "dead.lock"):
-                self.look()
+                before = self.letters.state()
                 if self._failed or min(seqs) <= self._doubtful_to:
                     self._rewrite(fresh)
-                    self.look()
                 else:
                     self._append(b"".join(map(_line, fresh)))
-                    self.count += len(fresh)
-                    self._ends_cleanly, self._known = True, self._state()
+                    self.letters.grew(before, len(fresh))
         except OSError as error:
             self._failed, self._doubtful_to = True, max(*seqs, self._doubtful_to)
             why = f"dead letters cannot be written: {error.strerror}"
@@ -104,15 +85,19 @@ class DeadLetters:
     def _append(self, lines: bytes) -> None:
         descriptor = self._disk.open_append(self._path)
         try:
-            self._disk.write(descriptor, lines if self._ends_cleanly and self._is_ours else b"\n" + lines)
+            self._disk.write(descriptor, lines if self._is_ours and self._ends_cleanly() else b"\n" + lines)
             self._disk.fsync(descriptor)
         finally:
             self._disk.close(descriptor)
         self._disk.fsync_directory(self._path.parent)
 
-    def _state(self) -> tuple[int, float] | None:
-        found = next((each for each in self._disk.list(self._path.parent) if each.name == DEAD and each.is_file), None)
-        return None if found is None else (found.size, found.modified_at)
+    def _ends_cleanly(self) -> bool:
+        """A person's editor may have left the last line without its line break."""
+        with suppress(FileNotFoundError), self._disk.open_read(self._path) as file:
+            if file.seek(0, 2):
+                file.seek(-1, 2)
+                return file.read(1) == b"\n"
+        return True
 
     def _rewrite(self, fresh: Sequence[Letter]) -> None:
         """A new file: in the old one may be half of them, and what its fsync did not keep it never will.

@@ -1,6 +1,7 @@
 """The spool's own name: a UUID that stays with its directory, by which the site tells its sidecars apart."""
 
 from pathlib import Path
+from typing import Final
 from uuid import UUID, uuid4
 
 from fabmon.durable import replace_durably
@@ -9,11 +10,17 @@ from fabmon.spool.survey import ID
 
 log = Log("fabmon.spool")
 
+_ID_BYTES: Final = 100  # with blanks around it
+
 
 def read_id(directory: Path) -> str | None:
     """The id in *directory*; None when there is none that can be read."""
+    path = directory / ID
     try:
-        return str(UUID((directory / ID).read_text(encoding="ascii").strip()))
+        if not path.is_file():  # whatever else may lie there could keep a reader waiting
+            return None
+        with path.open("rb") as file:
+            return str(UUID(file.read(_ID_BYTES).decode("ascii").strip()))
     except (OSError, ValueError):
         return None
 

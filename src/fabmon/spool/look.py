@@ -11,10 +11,11 @@ import msgspec
 from fabmon.clock import now
 from fabmon.errors import StartError
 from fabmon.spool.books import BOOKS, Books, read_books
-from fabmon.spool.dead import DEAD, letter_lines
+from fabmon.spool.dead import letter_lines
 from fabmon.spool.disk import Disk
 from fabmon.spool.frame import Record
 from fabmon.spool.identity import read_id
+from fabmon.spool.letters import DEAD
 from fabmon.spool.segment import HEADER_BYTES, Damage, first_seq_of, path_of, read_header, read_segment
 from fabmon.spool.survey import ASIDE
 from fabmon.wire.codec import decode_object

@@ -69,6 +69,7 @@ class Spool:
             float("-inf"),
         )  # why the disk refused events, and when; "" once some were taken, or made room
         self._ahead: Future[None] | None = None
+        self._counting: asyncio.Future[None] | None = None
 
     @property
     def directory(self) -> Path:
@@ -105,7 +106,7 @@ class Spool:
     @property
     def dead_letters(self) -> int:
         """Letters in `dead.jsonl` now; `books.dead` counts all that ever were."""
-        return self._files.dead.count
+        return self._files.dead.letters.count
 
     def full(self) -> str | None:
         """Why the next event would be refused, or None. A failure of the last half minute speaks for the next."""
@@ -160,13 +161,14 @@ class Spool:
     async def look_at_dead_letters(self) -> int:
         """Count the dead letters again, should a person have taken some out. Raises SpoolFailed."""
         try:
-            return await self._on_thread(self._files.dead.look)
+            return await asyncio.to_thread(self._files.dead.letters.look)
         except OSError as error:
             raise SpoolFailed(f"{self.directory} cannot be read: {error.strerror}") from error
 
     def recount_dead_letters(self) -> None:
         """Have them counted again soon, should a person have taken some out."""
-        self._thread.ask(self._files.dead.look)
+        if self._counting is None or self._counting.done():
+            self._counting = self._loop.run_in_executor(None, self._count_dead_letters)
 
     async def tidy(self) -> None:
         """Remove what was delivered, should the disk have refused that then: it counts towards the bound."""
@@ -183,6 +185,10 @@ class Spool:
         """Write what waits, and leave everything so that the next start knows exactly what was given out."""
         self._thread.post(self._write_waiting)
         self._thread.post(self._files.close)
+
+    def _count_dead_letters(self) -> None:
+        with suppress(OSError):  # who looks at the health hears of it
+            self._files.dead.letters.look()
 
     def _hand_over(self) -> None:
         if self._waiting:

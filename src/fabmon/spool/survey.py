@@ -14,9 +14,9 @@ import msgspec
 
 from fabmon.logs import Log
 from fabmon.spool.books import BOOKS, VERSION_1
-from fabmon.spool.dead import DEAD
 from fabmon.spool.disk import Disk, Entry
 from fabmon.spool.frame import Record
+from fabmon.spool.letters import DEAD
 from fabmon.spool.segment import READABLE, SHORTEST_LINE, SUFFIX, first_seq_of, path_of, read_header, read_segment
 
 log = Log("fabmon.spool")
