@@ -141,11 +141,21 @@ def test_damaged_dead_letters_and_books_are_shown_and_found(filled: Path) -> Non
     assert "books at 0" in spool("verify", *there, code=1)
 
 
-def test_dead_letters_that_cannot_be_read_end_a_command_with_a_line(filled: Path) -> None:
-    (filled / "dead.jsonl").unlink()
-    (filled / "dead.jsonl").mkdir()
-    for command in (["stat"], ["verify"], ["dead", "ls"], ["dead", "show", "1"], ["dead", "drop", "--all"]):
-        spool(*command, "--dir", str(filled), code=1, says="dead.jsonl cannot be read: Is a directory")
+@pytest.mark.parametrize("name", ["dead.jsonl", "books"])
+@pytest.mark.parametrize("kind", ["directory", "pipe", "endless"])
+def test_what_is_no_plain_file_ends_a_command_with_a_line(filled: Path, name: str, kind: str) -> None:
+    place = filled / name
+    place.unlink()
+    if kind == "directory":
+        place.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("/dev/zero")
+    for command in (["stat"], ["verify"], ["dead", "ls"]):
+        if name == "books" and command[0] == "dead":
+            continue
+        spool(*command, "--dir", str(filled), code=1, says=f"{name} cannot be read: it is no plain file")
 
 
 def test_version_1_is_read(tmp_path: Path) -> None:

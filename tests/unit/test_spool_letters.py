@@ -15,7 +15,7 @@ from fabmon.spool.letters import count_lines
 from fabmon.spool.spool import open_spool
 from tests.unit.test_spool import LIMIT, raws
 
-AN_EVENT = b'{"seq":1,"code":"x","event":{"n":1}}\n'
+AN_EVENT = b'{"seq":0,"code":"x","event":{"n":1}}\n'
 
 
 @given(parts=st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\n\n"])), block=st.integers(1, 5))

@@ -19,6 +19,7 @@ from fabmon.clock import monotonic
 from fabmon.durable import fsync_bytes, fsync_directory, lock
 
 _BINARY: Final = getattr(os, "O_BINARY", 0)
+_AT_ONCE: Final = getattr(os, "O_NONBLOCK", 0)
 _MODE: Final = 0o600
 _FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _LOCK_SECONDS: Final = 5.0
@@ -53,7 +54,12 @@ class Disk:
         return found
 
     def open_read(self, path: Path) -> BinaryIO:
-        return path.open("rb")
+        """A plain file: what else may have its name could keep a reader waiting, or never end."""
+        descriptor = os.open(path, os.O_RDONLY | _BINARY | _AT_ONCE)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        return os.fdopen(descriptor, "rb")
 
     def create(self, path: Path) -> int:
         """A new file; raises FileExistsError when the name is taken."""
