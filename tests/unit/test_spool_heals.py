@@ -19,6 +19,7 @@ from fabmon.spool import spool as spool_module
 from fabmon.spool.dead import DeadLetters, Letter, read_letters
 from fabmon.spool.disk import Disk
 from fabmon.spool.frame import Record
+from fabmon.spool.identity import read_id
 from fabmon.spool.limits import Limits
 from fabmon.spool.spool import open_spool
 from tests.fixtures.disk import mounted_disk
@@ -167,3 +168,20 @@ async def test_a_spool_whose_disk_failed_says_so_for_half_a_minute(
         assert "cannot be written" in (spool.full() or "")
         monkeypatch.setattr(spool_module, "monotonic", lambda: monotonic() + 31)
         assert spool.full() is None
+
+
+async def test_an_id_that_found_no_room_is_kept_when_there_is_some(tmp_path: Path) -> None:
+    with mounted_disk(tmp_path / "disk", "64k") as disk:
+        directory = disk / "spool"
+        directory.mkdir()
+        for name in ("lock", "books"):
+            (directory / name).write_bytes(b"")
+        with (disk / "ballast").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        async with open_spool(directory, LIMIT) as spool:
+            assert read_id(directory) is None
+            (disk / "ballast").unlink()
+            await spool.append(raws(1))
+            await spool.append(raws(1, 1))  # the id is written behind the first
+            assert read_id(directory) == spool.id

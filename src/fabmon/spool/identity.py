@@ -1,5 +1,6 @@
 """The spool's own name: a UUID that stays with its directory, by which the site tells its sidecars apart."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
@@ -25,14 +26,21 @@ def read_id(directory: Path) -> str | None:
         return None
 
 
-def read_or_make_id(directory: Path) -> str:
-    """The id in *directory*, made when there is none; on a full disk it holds for this run only."""
-    found = read_id(directory)
-    if found is not None:
-        return found
-    made = str(uuid4())
-    try:
-        replace_durably(directory / ID, f"{made}\n".encode())
-    except OSError as error:
-        log.warning("spool.id_not_kept", directory=directory, reason=error.strerror)
-    return made
+class Identity:
+    """The id in *directory*, made when there is none; on a full disk it is kept as soon as there is room (`keep`)."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        found = read_id(directory)
+        self.is_kept = found is not None
+        self.id = found or str(uuid4())
+        if found is None and not self.keep():
+            log.warning("spool.id_not_kept", directory=directory, action="trying again when events are kept")
+
+    def keep(self) -> bool:
+        """Write it, if that is still to be done; whether it is durable."""
+        if not self.is_kept:
+            with suppress(OSError):
+                replace_durably(self._directory / ID, f"{self.id}\n".encode())
+                self.is_kept = True
+        return self.is_kept

@@ -21,7 +21,7 @@ from fabmon.spool.dead import Letter
 from fabmon.spool.disk import Disk
 from fabmon.spool.files import SpoolFiles
 from fabmon.spool.frame import Record
-from fabmon.spool.identity import read_or_make_id
+from fabmon.spool.identity import Identity
 from fabmon.spool.limits import Limits, lack
 from fabmon.spool.thread import FileThread
 
@@ -47,7 +47,7 @@ async def open_spool(directory: Path, limits: Limits | int, disk: Disk | None = 
             files = await asyncio.wrap_future(thread.ask(partial(SpoolFiles, directory, given, disk)))
         except OSError as error:
             raise StartError(f"FABMON_SPOOL_DIR: {directory} cannot be read: {error.strerror}") from error
-        spool = Spool(files, thread, read_or_make_id(directory))
+        spool = Spool(files, thread, Identity(directory))
         try:
             yield spool
         finally:
@@ -57,8 +57,9 @@ async def open_spool(directory: Path, limits: Limits | int, disk: Disk | None = 
 class Spool:
     """Use it through `open_spool`."""
 
-    def __init__(self, files: SpoolFiles, thread: FileThread, id: str) -> None:
-        self.id = id
+    def __init__(self, files: SpoolFiles, thread: FileThread, identity: Identity) -> None:
+        self.id = identity.id
+        self._identity = identity
         self._files = files
         self._thread = thread
         self._loop = asyncio.get_running_loop()
@@ -209,6 +210,7 @@ class Spool:
         if failure is None:
             self._loop.call_soon_threadsafe(self._kept, taken)
             self._files.make_blank()
+            self._identity.keep()
             return
         failures: list[Exception | None] = [failure] * len(taken)
         if isinstance(failure, SpoolFull) and len(taken) > 1:
