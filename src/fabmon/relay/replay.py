@@ -71,7 +71,7 @@ class _Replay:
         self._pace = Pace()
         self._tries: dict[int, tuple[int, datetime]] = {}  # failed so far, by sequence: how often, first when
         self._held_since = float("inf")
-        self._stuck = (0, 0.0)  # the event that alone is too large, and since when
+        self._stuck = (0, 0.0)  # the event that is refused though it is alone, and since when
         self._too_few = (0, 0)  # the first of a batch that was too small to judge by, and its size
 
     async def run(self) -> None:
