@@ -3,6 +3,7 @@
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ NOWHERE = "http://127.0.0.1:1"
 MIB = 1024 * 1024
 
 
-def large() -> dict[str, object]:
+def large() -> dict[str, Any]:
     return event_dict(metadata={"note": "x" * 60_000})
 
 
@@ -30,7 +31,7 @@ def fill(service: Service) -> tuple[list[str], Reply]:
         reply = service.send(batch)
         if reply.status != 200:
             return taken, reply
-        taken += [event["entity"]["id"] for event in batch]  # type: ignore[index]
+        taken += [event["entity"]["id"] for event in batch]
 
 
 def refusal(reply: Reply) -> tuple[int, str, str, float]:

@@ -208,9 +208,10 @@ class _Replay:
         following = (await self._spool.read(_NEXT_EVENTS, MOST_BYTES))[1:]
         if not following:
             return False
-        is_size = status == TOO_LARGE
         # Any other may be refused for itself as well: the next time it is another one.
-        other = min(following, key=lambda each: len(each.raw)) if is_size else random.choice(following)  # noqa: S311
+        other = random.choice(following)  # noqa: S311 - spread, not secrecy
+        if status == TOO_LARGE:
+            other = min(following, key=lambda each: len(each.raw))
         try:
             async with self._probe.delivery(1):
                 return not (await self._deliver([other.raw], self._pace.patience_seconds)).rejected
