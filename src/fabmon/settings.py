@@ -189,22 +189,13 @@ ROLES: Final[dict[str, type[Settings]]] = {
 S = TypeVar("S", bound=Settings)
 
 
-class Setting(msgspec.Struct, frozen=True):
-    """One effective setting, for `fabmon config`."""
-
-    variable: str
-    value: str
-    source: str
-    description: str
-
-
 def load(kind: type[S], environment: Mapping[str, str], flags: Mapping[str, Any] | None = None) -> S:
     """The settings of *kind*; a flag that is not None goes before the environment.
 
     Raises SettingsError, which names the variable or flag, for an unknown name or a value out of bounds.
     """
     refuse_unknown_names(environment)
-    values, sources = _gather(kind, environment, flags or {})
+    values, sources = gather(kind, environment, flags or {})
     for name, value in values.items():
         try:
             msgspec.convert({name: _typed(kind, name, value)}, _probe(kind, name), strict=False)
@@ -216,19 +207,23 @@ def load(kind: type[S], environment: Mapping[str, str], flags: Mapping[str, Any]
     return msgspec.convert(typed, kind, strict=False)
 
 
-def effective(kind: type[Settings], environment: Mapping[str, str]) -> list[Setting]:
-    """Every setting of *kind* with its value and where that comes from, secrets hidden."""
-    settings = load(kind, environment)
-    _, sources = _gather(kind, environment, {})
-    return [
-        Setting(
-            variable=variable(name),
-            value="(hidden)" if name in SECRETS and getattr(settings, name) else str(getattr(settings, name)),
-            source=sources.get(name, "default"),
-            description=description(kind, name),
-        )
-        for name in kind.__struct_fields__
-    ]
+def gather(
+    kind: type[Settings], environment: Mapping[str, str], flags: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values that were given, and for each the name by which it was."""
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name in kind.__struct_fields__:
+        if flags.get(name) is not None:
+            values[name], sources[name] = flags[name], "--" + name.replace("_", "-")
+        elif name.removesuffix("_file") in SECRETS - {name} and variable(name.removesuffix("_file")) in environment:
+            continue  # what is said itself goes before the file
+        elif variable(name) in environment:
+            values[name], sources[name] = environment[variable(name)], variable(name)
+        elif name in SECRETS and variable(name) + "_FILE" in environment:
+            sources[name] = variable(name) + "_FILE"
+            values[name] = _read_secret(sources[name], environment[sources[name]])
+    return values, sources
 
 
 def variable(name: str) -> str:
@@ -251,25 +246,6 @@ def refuse_unknown_names(environment: Mapping[str, str]) -> None:
     unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in known_names())
     if unknown:
         raise SettingsError(f"{unknown[0]} is no setting of fabmon; `fabmon config --role ROLE` lists them")
-
-
-def _gather(
-    kind: type[Settings], environment: Mapping[str, str], flags: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values that were given, and for each the name by which it was."""
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    for name in kind.__struct_fields__:
-        if flags.get(name) is not None:
-            values[name], sources[name] = flags[name], "--" + name.replace("_", "-")
-        elif name.removesuffix("_file") in SECRETS - {name} and variable(name.removesuffix("_file")) in environment:
-            continue  # what is said itself goes before the file
-        elif variable(name) in environment:
-            values[name], sources[name] = environment[variable(name)], variable(name)
-        elif name in SECRETS and variable(name) + "_FILE" in environment:
-            sources[name] = variable(name) + "_FILE"
-            values[name] = _read_secret(sources[name], environment[sources[name]])
-    return values, sources
 
 
 def _read_secret(name: str, path: str) -> str:

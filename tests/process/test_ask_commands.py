@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from fabmon.cli.ask import _connection
+from fabmon.cli.screen import duration, local_time
 from fabmon.roles.described import CENTRAL
 from fabmon.unsent.lost import lost_event
 from tests.fixtures.roles import Service, StartRole, free_port
@@ -67,7 +68,8 @@ def test_every_parameter_of_the_lists_has_an_option() -> None:
     first, second = map(urlsplit, asked)
     given = dict(parse_qsl(first.query))
     # How long to wait, and for whom, is central's question; format is --csv.
-    assert set(given) == parameters("/v1/subjobs") - {"format", "require", "deadline"} | {"metadata.tool", "metadata.x"}
+    asked_otherwise = {"format", "require", "deadline", "metadata.NAME"}
+    assert set(given) == parameters("/v1/subjobs") - asked_otherwise | {"metadata.tool", "metadata.x"}
     assert (first.path, given["metadata.tool"], given["order"]) == ("/v1/subjobs", "E=1", "-duration_s")
     assert (second.path, second.query) == ("/v1/jobs", "format=csv")
 
@@ -136,6 +138,28 @@ def test_a_job_is_shown_by_its_id_or_its_key_and_the_table_fits_the_terminal(loc
             assert "LOT-4711" in shown or "wafer-07" in shown
             assert max(map(len, shown.splitlines())) <= columns
     assert "FABMON_URL" in fabmon("jobs", "--help").stdout
+
+
+@pytest.mark.one_lane
+def test_what_goes_into_a_pipe_is_whole(local: Service) -> None:
+    key, tool = "LOT-" + 200 * "7", "ETCH-" + 3000 * "x"
+    job = event_dict(business_key=key, metadata={"tool": tool})
+    local.send([job])
+    for words in ("jobs", "job " + key, "tail --from-id 0-0 --count 1"):
+        shown = fabmon(*words.split(), "--url", local.url, COLUMNS="")
+        assert key in shown.stdout, (words, shown)
+        assert words == "jobs" or tool in shown.stdout, words
+        assert words[:4] == "tail" or job["entity"]["id"] in shown.stdout, words
+
+
+def test_times_and_durations_are_said_in_the_units_of_their_size() -> None:
+    now = datetime.now().astimezone()
+    other_month = now.replace(month=1 if now.month == 7 else 7, day=15, hour=3, minute=5)
+    assert local_time(now.isoformat()) == f"{now:%H:%M:%S}"
+    assert local_time(other_month.isoformat()) == f"{other_month:%m}-15 03:05"
+    assert local_time(other_month.replace(year=2024).isoformat()) == f"2024-{other_month:%m}-15 03:05"
+    said = [duration(seconds) for seconds in (None, 0.04, 59.9, 61, 3_661, 359_999, 360_000)]
+    assert said == ["", "0.0 s", "59.9 s", "1:01", "1:01:01", "99:59:59", "4 d 4 h"]
 
 
 @pytest.mark.one_lane

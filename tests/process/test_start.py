@@ -110,6 +110,12 @@ def test_config_shows_where_a_value_comes_from_and_hides_secrets() -> None:
     assert "hunter2" not in shown.stdout
     line = next(line for line in shown.stdout.splitlines() if "FORWARD_TIMEOUT" in line)
     assert ("1.5" in line, "environment" in line) == (True, True)
+    elsewhere = settings | {"COLUMNS": "80", "FABMON_DATA_DIR": "/data"}
+    narrow, as_json = (fabmon("config", "--role", "sidecar", *flags, **elsewhere).stdout for flags in ((), ("--json",)))
+    assert {"FABMON_FORWARD_TIMEOUT_S", "FABMON_SPOOL_MIN_FREE_BYTES"} <= set(narrow.split())
+    by_name = {each["setting"]: each for each in json.loads(as_json)}
+    assert (by_name["FABMON_TOKEN"]["value"], by_name["FABMON_TOKEN"]["source"]) == ("(hidden)", "environment")
+    assert by_name["FABMON_SPOOL_DIR"]["value"] == str(Path("/data/sidecar-spool"))  # where it is, though none was said
 
 
 def test_job_shows_one_job_with_its_events_and_subjobs(local: Service) -> None:

@@ -1,16 +1,13 @@
-"""Asking an API from the command line, and saying what it answers."""
+"""Asking an API from the command line."""
 
 import errno
 import os
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, InvalidURL
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
-
-from rich.text import Text
 
 from fabmon.errors import SettingsError, StartError
 from fabmon.peer.credentials import read_token_file
@@ -20,7 +17,6 @@ from fabmon.wire.codec import decode_object
 DEFAULT_URL: Final = "http://localhost:18000"
 # What a connection does not say, and a disk or a reader of our output does.
 OUTPUT_ERRORS: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)})
-_COLOURS: Final = {"running": "cyan", "succeeded": "green", "failed": "bold red", "canceled": "yellow"}
 _TIMEOUT_SECONDS: Final = 30.0
 
 
@@ -98,41 +94,3 @@ def _tls() -> ssl.SSLContext:
     """As the roles have it: FABMON_CA, FABMON_CLIENT_CERT, FABMON_CLIENT_KEY."""
     names = ("FABMON_CA", "FABMON_CLIENT_CERT", "FABMON_CLIENT_KEY")
     return client_context(*(os.environ.get(name, "") for name in names))
-
-
-def coloured(status: str, shown: str | None = None) -> Text:
-    return Text(shown or status, style=_COLOURS.get(status, ""))
-
-
-def local_time(text: str) -> str:
-    """Today's jobs by their time, older ones by their day."""
-    at = datetime.fromisoformat(text).astimezone()
-    return at.strftime("%H:%M:%S" if at.date() == datetime.now().astimezone().date() else "%m-%d %H:%M")
-
-
-def shown(value: object) -> str:
-    """Six digits of a figure are enough to look at; `--json` has all."""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def total(*parts: float | None) -> float | None:
-    known = [part for part in parts if part is not None]
-    return sum(known) if known else None
-
-
-def taken(item: dict[str, Any]) -> str:
-    """How long a job took; of one that runs, how long it has been running by this machine's clock, with a +."""
-    if item["duration_s"] is not None or item["status"] != "running" or item.get("lost"):
-        return duration(item["duration_s"])
-    so_far = (datetime.now().astimezone() - datetime.fromisoformat(item["started_at"])).total_seconds()
-    return f"{duration(max(0.0, so_far))}+"
-
-
-def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fabmon.cli.ask import coloured, duration, fetch, local_time, shown, taken
+from fabmon.cli.ask import fetch
+from fabmon.cli.screen import coloured, duration, local_time, screen, shown, taken
 from fabmon.errors import StartError
 from fabmon.wire.codec import decode_object
 
@@ -34,7 +34,7 @@ def job(
         json.dump({"job": found, "events": events, "subjobs": subjobs}, sys.stdout)
         print()
         return
-    console = Console()
+    console = screen()
     console.print(_facts(found))
     console.print(_events(events))
     if subjobs:

@@ -5,11 +5,11 @@ import sys
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fabmon.cli.ask import ask, coloured, duration, fetch, local_time, taken, total
+from fabmon.cli.ask import ask, fetch
+from fabmon.cli.screen import coloured, duration, local_time, screen, taken, total
 from fabmon.errors import StartError
 from fabmon.wire.codec import decode_object
 
@@ -101,7 +101,7 @@ def _say_what_is_missing(answer: dict[str, Any]) -> None:
 
 
 def _show(items: list[dict[str, Any]]) -> None:
-    console = Console()
+    console = screen()
     figures = ("duration", "cpu", "memory")[: 3 if console.width >= _FIGURES_FROM_COLUMNS else 1]
     several_sites = len({item["site_id"] for item in items}) > 1
     with_ids = console.width >= _IDS_FROM_COLUMNS

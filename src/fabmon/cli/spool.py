@@ -46,7 +46,7 @@ def stat(directory: Dir = None, as_json: Json = False) -> None:
         print_line(facts)
         return
     for name, value in facts.items():
-        print(f"{name:21} {value}")
+        print(f"{name:21} {_plain(value)}")
 
 
 @app.command()
@@ -138,6 +138,15 @@ def replay(
     view = look(place)
     tell = print_line if as_json else None
     asyncio.run(send_copy(view, url, tell) if keep else drain(place, url, tell))
+
+
+def _plain(fact: Any) -> str:
+    """`-` for what there is none of."""
+    if isinstance(fact, dict):
+        fact = [f"{name}={value}" for name, value in fact.items()]
+    if isinstance(fact, list | tuple):
+        fact = " ".join(map(str, fact))
+    return "-" if fact in (None, "") else str(fact)
 
 
 def _print_record(record: Record) -> None:

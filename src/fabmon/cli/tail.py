@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from fabmon.cli.ask import ask, coloured, local_time, shown
+from fabmon.cli.ask import ask
+from fabmon.cli.screen import coloured, local_time, screen, shown
 from fabmon.errors import StartError
 from fabmon.wire.codec import decode_object
 
@@ -38,7 +39,7 @@ def tail(
         "entity_type": entity_type,
         "site_id": site_id,
     }
-    follower = _Follower(Console(highlight=False), as_json, count, resume)
+    follower = _Follower(screen(), as_json, count, resume)
     connected = False
     while not follower.done:
         try:

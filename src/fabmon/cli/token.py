@@ -10,9 +10,9 @@ from typing import Annotated, Final
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from fabmon.cli.screen import screen
 from fabmon.clock import monotonic, now
 from fabmon.durable import lock_directory
 from fabmon.errors import SettingsError, StartError
@@ -71,7 +71,7 @@ def list_tokens(file: File = "") -> None:
             created,
             f"{expires} (over)" if each.is_expired() else expires,
         )
-    Console().print(table)
+    screen().print(table)
 
 
 @app.command()
