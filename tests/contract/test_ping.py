@@ -62,6 +62,7 @@ def test_keys_with_slashes_and_other_characters(local: Service) -> None:
         ("/v1/ping/a/k/started?at=2999-01-01T00:00:00Z", 422, "at_too_far_ahead", None),
         ("/v1/ping/a/k/started?site=fab9", 422, "wrong_site", None),
         (f"/v1/ping/a/{'k' * 501}/started", 422, "too_long", None),
+        ("/v1/ping/a//started", 422, "bad_parameter", "key"),  # an unset variable in a script
         ("/v1/ping/a/k", 404, "not_found", None),
     ],
 )

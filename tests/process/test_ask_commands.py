@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -10,12 +11,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from time import tzset
 from urllib.parse import parse_qsl, urlsplit
+from uuid import uuid4
 
 import pytest
 
 from fabmon.cli.ask import _connection
-from fabmon.cli.screen import duration, local_time
+from fabmon.cli.screen import duration, local_time, moment, said, shown
 from fabmon.roles.described import CENTRAL
 from fabmon.unsent.lost import lost_event
 from tests.fixtures.roles import Service, StartRole, free_port
@@ -150,6 +153,55 @@ def test_what_goes_into_a_pipe_is_whole(local: Service) -> None:
         assert key in shown.stdout, (words, shown)
         assert words == "jobs" or tool in shown.stdout, words
         assert words[:4] == "tail" or job["entity"]["id"] in shown.stdout, words
+
+
+def test_a_time_is_understood_as_the_table_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Etc/GMT-2")  # two hours east of Greenwich
+    tzset()
+    try:
+        assert moment("2026-10-19T14:00") == moment("2026-10-19 14:00") == "2026-10-19T14:00:00+02:00"
+        assert moment("2026-10-19") == "2026-10-19T00:00:00+02:00"
+        assert moment("2026-10-19T12:00Z") == "2026-10-19T12:00:00+00:00"
+        today = f"{datetime.now():%Y-%m-%d}"
+        assert moment("7:30") == moment("07:30") == f"{today}T07:30:00+02:00"
+        assert [moment(text) for text in (None, "", "2026", "yesterday", "7:3", "1:", "0001-01-01")] == [
+            None, "", "2026", "yesterday", "7:3", "1:", "0001-01-01",
+        ]  # fmt: skip
+    finally:
+        monkeypatch.undo()
+        tzset()
+
+
+def test_what_an_event_says_comes_before_what_it_took() -> None:
+    event = {"metadata": {"error": "chamber 3 lost pressure"}, "metrics": {"duration_s": 0.5}}
+    assert list(said(event)) == ["error", "duration_s"]
+    assert [shown(value) for value in (1.23456789, "a", ["bad"], {"a": None}, True, None, 7)] == [
+        "1.23457", "a", '["bad"]', '{"a":null}', "true", "null", "7",
+    ]  # fmt: skip
+
+
+@pytest.mark.one_lane
+def test_another_kind_of_api_is_named(local: Service, make_role: StartRole) -> None:
+    sidecar = make_role("sidecar", FABMON_LOCAL_URL=local.url).start()
+    for words in ("jobs", "job LOT-1", "tail"):
+        done = fabmon(*words.split(), "--url", sidecar.url)
+        assert (done.returncode, "which a local or central API has" in done.stderr) == (1, True), done.stderr
+    assert "is no central API" in fabmon("jobs", "--url", local.url, "--site", "fab1").stderr
+    unknown = fabmon("job", str(uuid4()), "--url", local.url)
+    assert "is known here" in unknown.stderr
+    both = fabmon("jobs", "--url", local.url, "--json", "--csv")
+    assert (both.returncode, both.stdout, "one of the two" in both.stderr) == (2, "", True)
+    assert fabmon("jobs", "--url", local.url, "--job", str(uuid4())).stdout == "no subjobs match\n"
+
+
+def test_an_api_that_keeps_silent_is_said_to_be_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        words = [sys.executable, "-m", "fabmon", "jobs", "--url", url]
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as asking:
+            assert asking.stderr is not None
+            assert asking.stderr.readline() == f"fabmon: still waiting for {url}\n"
+            asking.kill()
 
 
 def test_times_and_durations_are_said_in_the_units_of_their_size() -> None:

@@ -3,9 +3,11 @@
 import errno
 import os
 import ssl
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, InvalidURL
+from threading import Timer
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -18,6 +20,7 @@ DEFAULT_URL: Final = "http://localhost:18000"
 # What a connection does not say, and a disk or a reader of our output does.
 OUTPUT_ERRORS: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _TIMEOUT_SECONDS: Final = 30.0
+_SLOW_SECONDS: Final = 3.0
 
 
 def base_url(url: str) -> str:
@@ -42,12 +45,15 @@ def ask(url: str, path: str, asked: Mapping[str, Any]) -> Iterator[HTTPResponse]
         headers["authorization"] = f"Bearer {token}"
     connection, prefix = _connection(base)
     begun = False
+    slow = Timer(_SLOW_SECONDS, _say, [f"still waiting for {base}"])
+    slow.daemon = True
+    slow.start()
     try:
         _send(connection, f"{prefix}{path}?{query}", headers)
         with connection.getresponse() as response:
+            slow.cancel()
             if response.status != 200:
-                problem = decode_object(response.read()) or {}
-                raise StartError(f"{response.status}: {problem.get('detail', response.reason)}")
+                raise StartError(_refusal(base, path, response))
             begun = True
             yield response
     except (OSError, HTTPException) as error:
@@ -57,7 +63,23 @@ def ask(url: str, path: str, asked: Mapping[str, Any]) -> Iterator[HTTPResponse]
         why = tls or str(error) or type(error).__name__
         raise StartError(f"{base} {'broke off' if begun else 'does not answer'}: {why}") from None
     finally:
+        slow.cancel()
         connection.close()
+
+
+def _refusal(base: str, path: str, response: HTTPResponse) -> str:
+    """What the API says; and where another kind of API was meant, that."""
+    problem = decode_object(response.read()) or {}
+    said = f"{response.status}: {problem.get('detail', response.reason)}"
+    if response.status == 404 and problem.get("detail") in (None, "Not Found"):  # the router's word, not about a job
+        return f"{said}: {base} has no {path}, which a local or central API has"
+    if (response.status, problem.get("detail")) == (422, "site: unknown parameter"):
+        return f"{said}: {base} is no central API, and answers without --site"
+    return said
+
+
+def _say(text: str) -> None:
+    print(f"fabmon: {text}", file=sys.stderr, flush=True)
 
 
 def _connection(base: str) -> tuple[HTTPConnection, str]:

@@ -37,7 +37,7 @@ def config(
     table.add_column("setting", no_wrap=True)  # a name that is cut in two can be neither copied nor searched for
     table.add_column("value", overflow="fold")
     table.add_column("from", no_wrap=True)
-    table.add_column("meaning")
+    table.add_column("meaning", overflow="fold")
     for each in effective:
         table.add_row(each.setting, Text(each.value), each.source, Text(each.meaning))
     screen().print(table)

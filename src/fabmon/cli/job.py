@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fabmon.cli.ask import fetch
-from fabmon.cli.screen import coloured, duration, local_time, screen, shown, taken
+from fabmon.cli.screen import coloured, duration, local_time, said, screen, shown, taken
 from fabmon.errors import StartError
 from fabmon.wire.codec import decode_object
 
@@ -36,7 +36,7 @@ def job(
         return
     console = screen()
     console.print(_facts(found))
-    console.print(_events(events))
+    console.print(_events(events, found))
     if subjobs:
         console.print(_subjobs(subjobs))
 
@@ -77,16 +77,21 @@ def _fact(name: str, value: Any) -> str:
     return duration(value) if name.endswith("_s") else shown(value)
 
 
-def _events(events: list[dict[str, Any]]) -> Table:
+def _events(events: list[dict[str, Any]], found: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", title="events", title_justify="left")
     for name in ("at", "kind", "status"):
         table.add_column(name, no_wrap=True)
     table.add_column("said", overflow="fold")
     for event in events:
-        said = {**event["metrics"], **event["metadata"]}
-        text = " ".join(f"{name}={shown(value)}" for name, value in said.items())
+        text = " ".join(f"{name}={_once(value, found)}" for name, value in said(event).items())
         table.add_row(local_time(event["at"]), event["kind"], coloured(event["status"]), Text(text))
     return table
+
+
+def _once(value: object, found: dict[str, Any]) -> str:
+    """What has several lines, such as the end of stderr, stands above already."""
+    text = shown(value)
+    return "(above)" if "\n" in text and value in (found.get("metadata") or {}).values() else text
 
 
 def _subjobs(subjobs: list[dict[str, Any]]) -> Table:

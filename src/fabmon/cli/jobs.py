@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fabmon.cli.ask import ask, fetch
-from fabmon.cli.screen import coloured, duration, local_time, screen, taken, total
-from fabmon.errors import StartError
+from fabmon.cli.screen import coloured, duration, local_time, moment, screen, taken, total
+from fabmon.errors import SettingsError, StartError
 from fabmon.wire.codec import decode_object
 
 # A narrow terminal leaves out what is looked at last; a wide one has room for what `fabmon job` takes.
@@ -29,12 +29,20 @@ def jobs(
     meta: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the metadata; may be repeated.")] = None,
     site_id: Annotated[str | None, typer.Option(help="The site that the jobs say they ran at.")] = None,
     stale: Annotated[bool | None, typer.Option(help="Running, and silent for long.")] = None,
-    since: Annotated[str | None, typer.Option("--from", help="Started at or after, ISO 8601.")] = None,
-    until: Annotated[str | None, typer.Option("--to", help="Started before, ISO 8601.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="Started at or after: ISO 8601, or 07:30 for today; local time, unless with an offset."
+        ),
+    ] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Started before, alike.")] = None,
     time_field: Annotated[
         str | None, typer.Option(help="What --from and --to mean: started_at, ended_at, inserted_at, active.")
     ] = None,
-    order: Annotated[str | None, typer.Option(help="A column; - before it for descending.")] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(help="A column; - before it for descending. No value counts as greatest."),
+    ] = None,
     subjobs: Annotated[bool, typer.Option("--subjobs", help="Subjobs instead of jobs.")] = False,
     job: Annotated[str | None, typer.Option(help="The subjobs of this job.")] = None,
     limit: Annotated[int | None, typer.Option(help="Most rows: 30 unless told, and of CSV all.")] = None,
@@ -53,8 +61,8 @@ def jobs(
         "key_prefix": key_prefix,
         "site_id": site_id,
         "stale": _flag(stale),
-        "from": since,
-        "to": until,
+        "from": moment(since),
+        "to": moment(until),
         "time_field": time_field,
         "order": order,
         "job_id": job,
@@ -62,6 +70,8 @@ def jobs(
         "count": _flag(count or None),
         **_metadata(meta or []),
     }
+    if as_csv and as_json:
+        raise SettingsError("--csv and --json: one of the two")
     path = "/v1/subjobs" if subjobs or job else "/v1/jobs"
     if as_csv:
         with ask(url, path, wanted | {"limit": limit, "format": "csv"}) as response:
@@ -74,7 +84,7 @@ def jobs(
     answer = decode_object(body)
     if answer is None or not isinstance(answer.get("items"), list):
         raise StartError("the answer is no list of jobs: is this the URL of a local or central API?")
-    _show(answer["items"])
+    _show(answer["items"], "subjobs" if path == "/v1/subjobs" else "jobs")
     _say_what_is_missing(answer)
 
 
@@ -100,7 +110,7 @@ def _say_what_is_missing(answer: dict[str, Any]) -> None:
             print(f"fabmon: site {name} is missing: {site.get('error') or site['status']}", file=sys.stderr)
 
 
-def _show(items: list[dict[str, Any]]) -> None:
+def _show(items: list[dict[str, Any]], what: str) -> None:
     console = screen()
     figures = ("duration", "cpu", "memory")[: 3 if console.width >= _FIGURES_FROM_COLUMNS else 1]
     several_sites = len({item["site_id"] for item in items}) > 1
@@ -127,18 +137,25 @@ def _show(items: list[dict[str, Any]]) -> None:
             Text(local_time(item["started_at"])),
             _status(item),
             Text(str(item["app_name"]), no_wrap=True, overflow="ellipsis"),
-            Text(str(item.get("sub_key") or item["job_key"] or ""), no_wrap=True, overflow="ellipsis"),
+            Text(_key(item), no_wrap=True, overflow="ellipsis"),
             *map(Text, of_item[: len(figures)]),
             *([Text(str(item["site_id"]))] if several_sites else []),
             *([Text(str(item["job_id"]))] if with_ids else []),
         ]
         table.add_row(*cells)
-    console.print(table if items else "no jobs match")
+    console.print(table if items else f"no {what} match")
+
+
+def _key(item: dict[str, Any]) -> str:
+    """Of a subjob both: a wafer's number alone is every lot's."""
+    return " ".join(str(part) for part in (item["job_key"], item.get("sub_key")) if part)
 
 
 def _status(item: dict[str, Any]) -> Text:
     status, progress = str(item["status"]), item.get("progress")
     if item.get("lost"):
         return coloured("failed", "lost")  # it runs as far as its events say, and its process is known to be gone
-    shown = f"{status} {progress:.0%}" if status == "running" and isinstance(progress, float) else status
+    shown = (
+        f"{status} {progress:.0%}" if status == "running" and isinstance(progress, float) and progress <= 1 else status
+    )
     return coloured(status, shown)

@@ -8,6 +8,8 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
+from fabmon.wire.codec import encode
+
 _COLOURS: Final = {"running": "cyan", "succeeded": "green", "failed": "bold red", "canceled": "yellow"}
 # Wider than any event: what goes into a pipe or a file is read by a program, which must find all of it.
 _UNCUT_COLUMNS: Final = 100_000
@@ -31,9 +33,31 @@ def local_time(text: str) -> str:
     return f"{at:%m-%d %H:%M}" if at.year == today.year else f"{at:%Y-%m-%d %H:%M}"
 
 
+def moment(text: str | None) -> str | None:
+    """An API's time from what a person writes: without an offset it is this machine's, as the tables show it; a time of day
+    is today's. What is no time stays as it is, for the API to refuse."""
+    if text is None:
+        return None
+    try:
+        is_time_of_day = ":" in text[:3]  # 7:30 or 07:30
+        at = datetime.fromisoformat(
+            f"{datetime.now():%Y-%m-%d}T{'0' * (text[1] == ':')}{text}" if is_time_of_day else text
+        )
+        return (at if at.tzinfo else at.astimezone()).isoformat()
+    except (ValueError, OverflowError):
+        return text
+
+
 def shown(value: object) -> str:
-    """Six digits of a figure are enough to look at; `--json` has all."""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    """Six digits of a figure are enough to look at; `--json` has all. What is no figure or text is JSON."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.6g}" if isinstance(value, float) else encode(value).decode()
+
+
+def said(event: dict[str, Any]) -> dict[str, Any]:
+    """What an event says beside its kind, what it was before what it took: a narrow line ends with what matters least."""
+    return {**(event.get("metadata") or {}), **(event.get("metrics") or {})}
 
 
 def total(*parts: float | None) -> float | None:

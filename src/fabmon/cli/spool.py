@@ -24,7 +24,7 @@ app.add_typer(spool_dead.app, name="dead")
 
 @app.command()
 def stat(directory: Dir = None, as_json: Json = False) -> None:
-    """How many events came in, and what became of them."""
+    """How many events came into the spool, and what became of them; those that the site took at once never did."""
     view = look(spool_directory(directory))
     books = view.books
     facts: dict[str, Any] = {

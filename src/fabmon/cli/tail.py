@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fabmon.cli.ask import ask
-from fabmon.cli.screen import coloured, local_time, screen, shown
+from fabmon.cli.screen import coloured, local_time, said, screen, shown
 from fabmon.errors import StartError
 from fabmon.wire.codec import decode_object
 
@@ -26,7 +26,7 @@ def tail(
     entity_type: Annotated[str | None, typer.Option(help="job or subjob.")] = None,
     site_id: Annotated[str | None, typer.Option(help="The site that the events say they are of; a comma list.")] = None,
     resume: Annotated[str | None, typer.Option("--from-id", help="Begin behind this id of the stream.")] = None,
-    count: Annotated[int, typer.Option(help="End after so many events; 0 never ends.")] = 0,
+    count: Annotated[int, typer.Option(min=0, help="End after so many events; 0 never ends.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Follow the events as they are stored; Ctrl-C ends it."""
@@ -87,11 +87,10 @@ class _Follower:
         if self._as_json:
             print(data.decode(), flush=True)
         else:
-            said = {**(event.get("metrics") or {}), **(event.get("metadata") or {})}
             line = Text(f"{local_time(event['at'])} ")
             line.append_text(coloured(event["status"], f"{event['kind']:9}"))
             line.append(f" {event['app_name']} {event['key'] or event['entity_id']} ")
-            line.append(" ".join(f"{name}={shown(value)}" for name, value in said.items()), style="dim")
+            line.append(" ".join(f"{name}={shown(value)}" for name, value in said(event).items()), style="dim")
             self._console.print(line, overflow="ellipsis", no_wrap=True)
         self._left -= 1
         self.done = self._left == 0

@@ -74,6 +74,8 @@ def _parameters(query: bytes) -> dict[str, str]:
 
 
 def _event(app: str, key: str, state: str, parameters: dict[str, str], site_id: str | None) -> bytes:
+    if not key:
+        raise BadParameter("key", "it is empty: /v1/ping/APP/KEY/STATE")
     if state not in STATES:
         raise BadParameter("state", f"{state[:60]!r} is none of {', '.join(STATES)}")
     site = parameters.get("site") or site_id

@@ -5,6 +5,7 @@ whole is refused, and no repetition of it would do better).
 """
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -243,7 +244,15 @@ class Peer:
             raise PeerUnavailable(f"{self.url}: {self._why(error)}") from error
 
     def _why(self, error: Exception) -> str:
-        return (handshake_failure(error) if self.url.startswith("https") else "") or f"{type(error).__name__}: {error}"
+        return (handshake_failure(error) if self.url.startswith("https") else "") or _plainly(error)
+
+
+def _plainly(error: Exception) -> str:
+    """For people: what the system said where it was not reached, without the library's words around it."""
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return f"{type(error).__name__}: {error}"
+    said = error.os_error
+    return os.strerror(said.errno) if said.errno and said.errno > 0 else said.strerror or str(said)
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

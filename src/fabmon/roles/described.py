@@ -36,7 +36,11 @@ _LIST: Final = (
     Param("key_prefix", "How job_key or sub_key begins; `!` excludes."),
     Param("metadata.NAME", "What the metadata has under NAME, which is any name; for several names too; `!` excludes."),
     Param("stale", "Running, and silent for longer than FABMON_STALE_AFTER_S.", BOOLEAN),
-    Param("order", "A column, `-` before it for descending.", one_of(*SORTABLE, *("-" + name for name in SORTABLE))),
+    Param(
+        "order",
+        "A column, `-` before it for descending; what has no value (yet) counts as the greatest.",
+        one_of(*SORTABLE, *("-" + name for name in SORTABLE)),
+    ),
     Param("count", "Also count all rows, up to 50,000.", BOOLEAN),
     Param("format", "How the answer is written; also by Accept.", one_of("json", "csv", "ndjson")),
     _LIMIT,

@@ -37,7 +37,7 @@ OTHER_DOORS: Final[dict[str, Doc]] = {
             Param("state", "What happened.", one_of("started", "progress", "succeeded", "failed", "canceled")),
             Param("rid", "Tells runs of the same key apart."),
             Param("at", "When it happened.", TIME),
-            Param("progress", "How far it is.", {"type": "number"}),
+            Param("progress", "How far it is, as a fraction.", {"type": "number"}),
             Param("site", "The site, where the role serves several."),
         ),
         answer=Taken,

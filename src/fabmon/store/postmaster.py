@@ -237,7 +237,7 @@ def _is_postmaster(pid: int, data: Path) -> bool:
 
 
 def _forget(record: Path, data: Path) -> None:
-    """Remove a lock file whose pid belongs to a stranger by now (usual after a container's restart).
+    """Remove a lock file whose pid is no server's of ours: a stranger's, as after a container's restart, or a zombie's.
 
     PostgreSQL sees that the pid lives and would never start again. That no old backend is left, it checks by itself
     with its shared memory.
@@ -249,4 +249,6 @@ def _forget(record: Path, data: Path) -> None:
         return
     if pid and not _is_postmaster(pid, data):
         record.unlink(missing_ok=True)
-        log.warning("embedded.stale_lock", path=record, pid=pid, action="removed; the pid is another program's now")
+        log.warning(
+            "embedded.stale_lock", path=record, pid=pid, action="removed; no PostgreSQL runs here under that pid"
+        )
