@@ -148,13 +148,13 @@ def test_a_signal_to_us_reaches_the_program_and_cancels_the_job(
         "for _ in range(1000): time.sleep(0.01)"
     )
     line = [*FABMON_RUN, "--app", "x", "--url", sidecar.url, "--", PYTHON, "-c", program]
-    # A shell that starts the tests in the background has them ignore SIGINT, and so would the command.
+    # A shell that starts the tests in the background has them ignore SIGINT, nohup SIGHUP, and so would the command.
     with subprocess.Popen(
         line,
         env=environment,
         stdout=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(signal.Signals[name], signal.SIG_DFL),
     ) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == b"ready\n"
