@@ -82,6 +82,22 @@ async def test_a_fresh_event_is_kept_in_time_and_arrives_when_the_site_behaves(t
         assert (await it.take(3)).stored == 1
 
 
+async def test_an_answer_to_what_was_sent_before_a_refusal_proves_nothing(tmp_path: Path) -> None:
+    """The right to send ends while a fresh event is under way: the one that is refused then is not to blame."""
+    async with open_site() as site, sidecar(tmp_path, site.url) as it:
+        answers = iter([Answer(pause_seconds=TIMEOUT_SECONDS - 0.1)])
+        site.behave = lambda _: next(answers, Answer(status=403, body=b""))
+        fresh = asyncio.create_task(it.take(99))
+        await eventually_async(lambda: site.batches)
+        await it.spool.append([b'{"n":0}'])
+        assert (await fresh).stored == 1
+        await eventually_async(lambda: len(site.batches) > 3)
+        assert (it.spool.pending, it.spool.books.dead, it.upstream.state) == (1, 0, "refusing")
+        site.behave = lambda _: Answer()
+        await eventually_async(lambda: not it.spool.pending)
+        assert (site.numbers, it.spool.books.dead) == ({0, 99}, 0)
+
+
 async def test_a_fresh_event_too_large_for_the_site_makes_no_other_wait(tmp_path: Path) -> None:
     def only_small(events: list[Event]) -> Answer:
         return Answer(status=413, body=b"") if len(events) > 1 else Answer()

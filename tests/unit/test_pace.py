@@ -19,7 +19,7 @@ def test_jitter_is_full_and_grows_to_half_a_minute() -> None:
     assert late[len(late) // 2] == pytest.approx(15.0, abs=2.0)
 
 
-@pytest.mark.parametrize("error", [PeerUnavailable("", 429), PeerUnavailable("", 500), Overloaded("")])
+@pytest.mark.parametrize("error", [PeerUnavailable("", 429), PeerUnavailable("", 507), Overloaded("")])
 def test_who_is_there_and_busy_gets_longer_and_longer_pauses(error: PeerUnavailable) -> None:
     longest = 0.0
     for _ in range(50):
@@ -28,7 +28,9 @@ def test_who_is_there_and_busy_gets_longer_and_longer_pauses(error: PeerUnavaila
     assert 20.0 < longest <= 30.0
 
 
-@pytest.mark.parametrize("error", [PeerUnavailable("no answer"), PeerUnavailable("", 503), PeerRefused("", 401)])
+@pytest.mark.parametrize(
+    "error", [PeerUnavailable("no answer"), PeerUnavailable("", 503), PeerUnavailable("", 500), PeerRefused("", 401)]
+)
 def test_who_is_away_or_refuses_is_asked_again_within_a_second_by_one_event(error: PeerUnavailable) -> None:
     pace = Pace()
     for _ in range(100):

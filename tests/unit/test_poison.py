@@ -81,6 +81,32 @@ async def test_a_refusal_that_is_mended_while_another_event_is_tried_gives_up_no
         assert (it.letters(), it.site.numbers) == ([], set(range(30)))
 
 
+@pytest.mark.parametrize("status", [401, 404])
+async def test_what_is_never_said_of_an_event_gives_up_none(tmp_path: Path, status: int) -> None:
+    """Two servers stand behind one address, say, and one of them knows no token."""
+    refusals = iter(range(3))
+
+    def behave(events: list[Event]) -> Answer:
+        is_refused = any(event["n"] == 0 for event in events) and next(refusals, None) is not None
+        return Answer(status=status, body=b"") if is_refused else Answer()
+
+    async with running(tmp_path, 30, behave) as it:
+        await it.drained()
+        assert (it.letters(), it.site.numbers) == ([], set(range(30)))
+
+
+async def test_one_chance_in_between_proves_nothing(tmp_path: Path) -> None:
+    """The event and the next pass by turns, twice; what is refused a third time would have been a dead letter."""
+    answers = iter([False, False, True, False, True, False])
+
+    def behave(_: list[Event]) -> Answer:
+        return Answer() if next(answers, True) else Answer(status=403, body=b"")
+
+    async with running(tmp_path, 30, behave) as it:
+        await it.drained(30.0)
+        assert (it.letters(), it.site.numbers) == ([], set(range(30)))
+
+
 async def test_413_for_everything_gives_up_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, 20, lambda _: Answer(status=413, body=b"")) as it:
         await eventually_async(lambda: it.upstream.pause)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fabmon.clock import monotonic
 from fabmon.errors import PeerUnavailable
 from fabmon.peer.client import Sent, open_peer
 from fabmon.relay.replay import replay
@@ -84,6 +85,8 @@ async def test_a_refusal_of_the_request_pauses_and_gives_up_nothing(tmp_path: Pa
         Answer(status=200, body=b'{"rejected": [{"index": 99999, "code": "x", "detail": "y"}]}'),
         Answer(status=200, body=b'{"rejected": "none"}'),
         Answer(status=200, body=b'{"ok": false, "rejected": []}'),
+        Answer(status=200, body=b'{"error": "database down", "rejected": []}'),
+        Answer(status=200, body=b'{"ok": 1, "rejected": []}'),
         Answer(status=207, body=b'{"ok": true, "stored": 0, "duplicates": 0, "spooled": 0, "rejected": []}'),
         Answer(status=422, body=b'{"rejected": []}'),
         Answer(status=302, headers={"location": "http://127.0.0.1:9/"}, body=b""),
@@ -98,6 +101,8 @@ async def test_a_refusal_of_the_request_pauses_and_gives_up_nothing(tmp_path: Pa
         "odd_index",
         "no_list",
         "not_ok",
+        "no_word",
+        "no_boolean",
         "none_stored",
         "none_refused",
         "redirect",
@@ -144,7 +149,7 @@ async def test_a_backlog_that_is_refused_for_the_most_part_is_held_until_a_fresh
         await eventually_async(lambda: it.upstream.pause)
         assert (it.upstream.pause, it.spool.pending, it.letters()) == ("held", 1000, [])
         assert "900 of 1000" in it.upstream.held
-        it.upstream.took()
+        it.upstream.took(monotonic())
         await it.drained()
         assert (len(it.letters()), it.upstream.pause) == (900, None)
         assert it.site.numbers == set(range(1000)) - bad
@@ -162,7 +167,7 @@ async def test_while_fresh_events_come_the_backlog_gets_its_share(
             begun, before = loop.time(), len(it.site.batches)
             while loop.time() - begun < seconds:
                 if fresh:
-                    it.upstream.took()
+                    it.upstream.took(monotonic())
                 await asyncio.sleep(0.005)
             return 0.05 * (len(it.site.batches) - before) / (loop.time() - begun)
 

@@ -4,12 +4,14 @@ import asyncio
 import errno
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from fabmon.cli.spool_send import send_letters
+from fabmon.cli import spool_send
+from fabmon.cli.spool_send import drain, send_letters
 from fabmon.clock import monotonic, now
 from fabmon.errors import SpoolFailed, SpoolFull, StartError
 from fabmon.peer.client import open_peer
@@ -24,7 +26,8 @@ from fabmon.spool.limits import Limits
 from fabmon.spool.spool import open_spool
 from tests.fixtures.disk import mounted_disk
 from tests.fixtures.roles import eventually_async
-from tests.fixtures.site import Answer, open_site
+from tests.fixtures.site import Answer, Event, open_site
+from tests.unit.test_replay import poison
 from tests.unit.test_spool import LIMIT, Failing, balanced, raws
 
 
@@ -50,6 +53,24 @@ class Stubborn(Disk):
     def _check(self, call: str) -> None:
         if call in self.refused:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+class Full(Disk):
+    """Has no room for another file, or for more in the dead letters, while it is told so."""
+
+    is_full = False
+
+    def create(self, path: Path) -> int:
+        self._check()
+        return super().create(path)
+
+    def open_append(self, path: Path) -> int:
+        self._check()
+        return super().open_append(path)
+
+    def _check(self) -> None:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize("refused", [{"write_at", "create"}, {"unlink"}], ids=["books", "delete"])
@@ -115,6 +136,52 @@ async def test_letters_that_a_site_took_before_it_failed_are_known() -> None:
         with pytest.raises(StartError, match="503"):
             await send_letters(lines, site.url, taken)
     assert taken == set(lines[:500])
+
+
+async def test_replay_gets_past_what_is_refused_and_a_site_that_is_busy_for_a_moment(tmp_path: Path) -> None:
+    async with open_spool(tmp_path, LIMIT) as spool:
+        await spool.append([b'{"n":%d}' % number for number in range(50)])
+    busy = iter([Answer(status=503, body=b"")])
+    told: list[Mapping[str, int]] = []
+    async with open_site() as site:
+
+        def behave(events: list[Event]) -> Answer:
+            is_refused = any(event["n"] == 7 for event in events)
+            return next(busy, Answer(status=403, body=b"") if is_refused else Answer())
+
+        site.behave = behave
+        with pytest.raises(StartError, match="1 events were refused"):
+            await drain(tmp_path, site.url, told.append)
+        assert told == [{"delivered": 49, "dead_letters": 1, "left": 0}]
+        assert site.numbers == set(range(50)) - {7}
+
+
+async def test_replay_ends_when_the_site_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_send, "_GIVE_UP_SECONDS", 0.5)
+    async with open_spool(tmp_path, LIMIT) as spool:
+        await spool.append(raws(3))
+    async with open_site() as site:
+        site.behave = lambda _: Answer(status=401, body=b"")
+        with pytest.raises(StartError, match=r"3 events left: .*401"):
+            await drain(tmp_path, site.url, None)
+
+
+async def test_many_segments_with_a_refused_event_are_drained_on_a_full_disk(tmp_path: Path) -> None:
+    """More than may be kept at once: fewer are refused at a time, and every event finds its end."""
+    disk = Full()
+    async with (
+        open_site() as site,
+        open_peer(site.url) as peer,
+        open_spool(tmp_path, Limits(LIMIT, segment_bytes=1), disk) as spool,
+    ):
+        for number in range(40):
+            await spool.append([b'{"n":%d}' % number])
+        disk.is_full = True
+        site.behave = poison(*range(0, 40, 3))
+        async with replay(spool, peer.send_batch, Upstream(site.url), 1.0):
+            await eventually_async(lambda: not spool.pending)
+        assert (spool.books.dead, spool.books.delivered + spool.books.set_aside, balanced(spool)) == (0, 40, True)
+        assert spool.books.set_aside == 14
 
 
 async def test_dropping_while_the_disk_is_full_keeps_the_books(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from fabmon.clock import monotonic
 from fabmon.errors import FabmonError, StartError
 from fabmon.peer.client import Peer, Sent, open_peer
 from fabmon.peer.credentials import credentials_of
@@ -18,12 +19,14 @@ from fabmon.relay.upstream import Upstream
 from fabmon.settings import SidecarSettings, load
 from fabmon.spool.limits import limits_of
 from fabmon.spool.look import View, pending
-from fabmon.spool.spool import open_spool
+from fabmon.spool.spool import Spool, open_spool
 
 Tell = Callable[[Mapping[str, int]], None]
 
 _BATCH: Final = 500
 _TIMEOUT_SECONDS: Final = 30.0
+# Time enough to find out that one event alone is refused, or that a site was busy for a moment.
+_GIVE_UP_SECONDS: Final = 8.0
 
 
 async def send_letters(chosen: Sequence[bytes], url: str, taken: set[bytes]) -> None:
@@ -76,8 +79,7 @@ async def drain(directory: Path, url: str, tell: Tell | None) -> None:
 
         before = spool.books.delivered, spool.books.dead
         async with replay(spool, deliver, upstream, share=1.0):
-            while spool.pending and upstream.pause is None:  # noqa: ASYNC110 - replay's progress has no event of its own
-                await asyncio.sleep(0.05)
+            await _until_it_stays(spool, upstream)
         delivered, dead = spool.books.delivered - before[0], spool.books.dead - before[1]
         if tell:
             tell({"delivered": delivered, "dead_letters": dead, "left": spool.pending})
@@ -88,6 +90,18 @@ async def drain(directory: Path, url: str, tell: Tell | None) -> None:
             raise StartError(left)
         if dead:
             raise StartError(f"{dead} events were refused; see `fabmon spool dead ls`")
+
+
+async def _until_it_stays(spool: Spool, upstream: Upstream) -> None:
+    """Until nothing is pending, or what is has not become less for a while, because the site does not take it."""
+    pending, since, said = spool.pending, monotonic(), ""
+    while spool.pending and (upstream.pause is None or monotonic() - since < _GIVE_UP_SECONDS):
+        await asyncio.sleep(0.05)
+        if spool.pending < pending:
+            pending, since = spool.pending, monotonic()
+        if upstream.pause and upstream.why != said:
+            said = upstream.why
+            print(f"fabmon: {said}; trying again", file=sys.stderr)
 
 
 def _peer(url: str) -> AbstractAsyncContextManager[Peer]:

@@ -282,7 +282,7 @@ def _receipt(answer: Answer, count: int) -> Sequence[Rejection] | None:
         return None
     parts = [part for name in _PARTS if isinstance(part := receipt.get(name), int)]
     is_whole = not parts or sum(parts) + len(items) == count
-    if receipt.get("ok") is bool(items) or not is_whole or (answer.status == _ALL_REFUSED and len(items) != count):
+    if receipt.get("ok") is not (not items) or not is_whole or (answer.status == _ALL_REFUSED and len(items) != count):
         return None
     return _rejections(items, count)
 

@@ -56,11 +56,12 @@ def forward(
 
     async def take(batch: Batch) -> Receipt:
         if upstream.state == "ok":
+            begun = monotonic()
             try:
                 async with asyncio.timeout(timeout_seconds):
                     receipt = await send(batch)
                 if receipt.stored or receipt.duplicates:
-                    upstream.took()
+                    upstream.took(begun)
                 return receipt
             except Overloaded:
                 if not spool_when_busy:

@@ -13,7 +13,7 @@ LONGEST_PAUSE_SECONDS: Final = 30.0
 _FIRST_PATIENCE_SECONDS: Final = 2.0
 _LONGEST_PATIENCE_SECONDS: Final = 30.0
 # "I am there, and have too much to do": these get longer and longer pauses, the others a probe of one event a second.
-_BUSY: Final = frozenset({429, 500, 507})
+_BUSY: Final = frozenset({429, 507})
 
 
 class Pace:

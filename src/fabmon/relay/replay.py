@@ -48,6 +48,10 @@ _NEXT_EVENTS: Final = 100
 # A defect of the other side that one event sets off; before that it may be one that passes.
 _POISON_STATUS: Final = 500
 _POISON_TRIES: Final = 5
+# What is never said of an event: the token is wrong, the URL, or the form.
+_OF_THE_WAY: Final = frozenset({401, 404, 405, 415})
+# So often another event has to pass between two refusals: of two servers behind one address it may be one that refuses.
+_PROOFS: Final = 3
 
 
 @asynccontextmanager
@@ -145,7 +149,12 @@ class _Replay:
         for place, why in sorted(rejected.items()):
             tries, first_at = self._tries.get(records[place].seq, (0, now()))
             letters.append(Letter(records[place], why.code, why.detail, status, tries + 1, first_at, now()))
-        await self._spool.acknowledge(records[-1].seq, letters)
+        try:
+            await self._spool.acknowledge(records[-1].seq, letters)
+        except (SpoolFailed, SpoolFull):
+            # Fewer dead letters at a time may find room where all of them do not.
+            self._pace.too_large(len(records))
+            raise
         self._tries = {seq: tried for seq, tried in self._tries.items() if seq > records[-1].seq}
         if letters:
             log.warning("replay.refused", events=len(letters), first_code=letters[0].code, action="dead letters")
@@ -180,30 +189,35 @@ class _Replay:
             await asyncio.sleep(PROBE_SECONDS / 4)
 
     def _took_since_held(self) -> bool:
-        return self._upstream.took_at > self._held_since
+        return self._upstream.took_asked_at > self._held_since
 
     async def _refused_for_itself(self, record: Record, error: PeerRefused | PeerUnavailable) -> bool:
         """Whether the other side refuses *record* and takes another: then it is a dead letter, and the next ones go on."""
+        if error.status in _OF_THE_WAY:
+            return False
         if self._stuck[0] != record.seq:
             self._stuck = (record.seq, monotonic())
-        if not await self._another_passes(error.status):
-            return False
-        self._upstream.is_back(monotonic())
-        self._pace.delivered()
-        try:
-            # Once more: what was refused in general may have been mended before the other was tried.
-            sent = await self._send([record])
-        except (PeerRefused, PeerUnavailable) as again:
-            if again.status != error.status:
-                raise
-            code = "body_too_large" if again.status == TOO_LARGE else "refused"
-            await self._settle([record], {0: Rejection(0, code, str(again))}, again.status)
-            return True
-        await self._settle([record], {why.index: why for why in sent.rejected}, sent.status)
+        for _ in range(_PROOFS):
+            if not await self._another_passes(error.status):
+                return False
+            self._upstream.is_back(monotonic())
+            self._pace.delivered()
+            try:
+                # Once more: what was refused in general may have been mended before the other was tried.
+                sent = await self._send([record])
+            except (PeerRefused, PeerUnavailable) as again:
+                if again.status != error.status:
+                    raise
+                error, self._stuck = again, (record.seq, monotonic())
+            else:
+                await self._settle([record], {why.index: why for why in sent.rejected}, sent.status)
+                return True
+        code = "body_too_large" if error.status == TOO_LARGE else "refused"
+        await self._settle([record], {0: Rejection(0, code, str(error))}, error.status)
         return True
 
     async def _another_passes(self, status: int | None) -> bool:
-        if self._upstream.took_at > self._stuck[1]:
+        if self._upstream.took_asked_at > self._stuck[1]:
             return True
         following = (await self._spool.read(_NEXT_EVENTS, MOST_BYTES))[1:]
         if not following:

@@ -30,6 +30,7 @@ class Upstream(msgspec.Struct):
     stuck: str = ""
     since: float = msgspec.field(default_factory=monotonic)
     took_at: float = float("-inf")  # when it last took a fresh event
+    took_asked_at: float = float("-inf")  # when it was sent the last of those that it took
     answered_at: float = float("-inf")  # when it last answered as it should, a fresh event or another
     failed_at: float = float("-inf")
     not_before: float = float("-inf")  # it asked to be left alone until then (Retry-After)
@@ -61,8 +62,10 @@ class Upstream(msgspec.Struct):
         self.not_before = float("-inf")
         self._become("ok", "")
 
-    def took(self) -> None:
+    def took(self, asked_at: float) -> None:
+        """It took a fresh event that it was sent at *asked_at*."""
         self.took_at = self.answered_at = monotonic()
+        self.took_asked_at = max(self.took_asked_at, asked_at)
 
     def failed(self, error: Exception) -> None:
         state: State = "refusing" if isinstance(error, PeerRefused) else "away"
