@@ -9,14 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from fabmon.errors import SpoolFull
+from fabmon.errors import Overloaded, PeerUnavailable, SpoolFull
 from fabmon.peer.client import Peer, Sent, open_peer
+from fabmon.relay import forward as forward_module
 from fabmon.relay.contact import Speaker, keep_contact
 from fabmon.relay.forward import Underway, forward
 from fabmon.relay.replay import replay
 from fabmon.relay.upstream import Upstream
 from fabmon.spool.spool import Spool, open_spool
-from fabmon.wire.event import Batch, Receipt
+from fabmon.wire.event import Batch, Receipt, Sink
 from tests.fixtures.roles import eventually_async, free_port
 from tests.fixtures.site import Answer, Event, open_site
 from tests.make import event
@@ -31,13 +32,15 @@ class Sidecar(msgspec.Struct):
     peer: Peer
     upstream: Upstream
 
-    async def take(self, *numbers: int) -> Receipt:
+    def sink(self) -> Sink:
         async def send(batch: Batch) -> Receipt:
             sent = await self.peer.send_batch(batch.raws, TIMEOUT_SECONDS)
             return Receipt(stored=len(batch.raws) - len(sent.rejected), rejected=list(sent.rejected))
 
-        sink = forward(send, self.spool, self.upstream, TIMEOUT_SECONDS, Underway(), spool_when_busy=True)
-        return await sink(Batch([event() for _ in numbers], [b'{"n":%d}' % number for number in numbers]))
+        return forward(send, self.spool, self.upstream, TIMEOUT_SECONDS, Underway(), spool_when_busy=True)
+
+    async def take(self, *numbers: int) -> Receipt:
+        return await self.sink()(Batch([event() for _ in numbers], [b'{"n":%d}' % number for number in numbers]))
 
     async def deliver(self, raws: Sequence[bytes], patience_seconds: float) -> Sent:
         return await self.peer.send_batch(raws, patience_seconds)
@@ -96,6 +99,19 @@ async def test_an_answer_to_what_was_sent_before_a_refusal_proves_nothing(tmp_pa
         site.behave = lambda _: Answer()
         await eventually_async(lambda: not it.spool.pending)
         assert (site.numbers, it.spool.books.dead) == ({0, 99}, 0)
+
+
+async def test_what_waits_for_a_slow_disk_is_bounded_and_who_comes_then_is_asked_to_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward_module, "_MOST_WAITING_BYTES", 20)
+    async with sidecar(tmp_path, f"http://127.0.0.1:{free_port()}") as it:
+        it.upstream.failed(PeerUnavailable("it is away"))
+        sink = it.sink()
+        batch = Batch([event(), event()], [b'{"n":12345678}', b'{"n":2}'])  # alone it is taken, however large
+        answers = await asyncio.gather(*(sink(batch) for _ in range(3)), return_exceptions=True)
+        assert [type(each) for each in answers] == [Receipt, Overloaded, Overloaded]
+        assert ((await sink(batch)).spooled, it.spool.pending) == (2, 4)
 
 
 async def test_a_fresh_event_too_large_for_the_site_makes_no_other_wait(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from fabmon.clock import monotonic, now
 from fabmon.errors import SpoolFailed, SpoolFull, StartError
 from fabmon.spool import ages, writer
+from fabmon.spool.ages import SEGMENT_SECONDS
 from fabmon.spool.dead import Letter, read_letters
-from fabmon.spool.files import SEGMENT_SECONDS, SpoolFiles
+from fabmon.spool.files import SpoolFiles
 from fabmon.spool.limits import Limits
 from tests.fixtures.forgetful_disk import Crash, ForgetfulDisk
 

@@ -17,6 +17,7 @@ from fabmon.errors import SpoolFailed, SpoolFull, StartError
 from fabmon.peer.client import open_peer
 from fabmon.relay.replay import replay
 from fabmon.relay.upstream import Upstream
+from fabmon.spool import dead as dead_module
 from fabmon.spool import spool as spool_module
 from fabmon.spool.dead import DeadLetters, Letter, read_letters
 from fabmon.spool.disk import Disk
@@ -116,6 +117,17 @@ def test_a_letter_that_a_crash_left_unbooked_is_not_written_twice_behind_another
         after_the_crash.add([letter])
     assert sorted(letter["seq"] for letter in read_letters(Disk(), tmp_path)) == [1, 3, 4, 5]
     assert after_the_crash.letters.look() == after_the_crash.letters.count == 4
+
+
+def test_a_file_of_letters_without_end_is_written_again_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_module, "_UNBOOKED_BYTES", 500)
+    monkeypatch.setattr(dead_module, "_BLOCK_BYTES", 700)
+    letters = [Letter(Record(seq, b'{"n":%d}' % seq), "x", "", 422, 1, now(), now()) for seq in range(1, 101)]
+    DeadLetters(Disk(), tmp_path, 0).add(letters)
+    DeadLetters(Disk(), tmp_path, 99).add([letters[-1]])  # a crash left the last one unbooked
+    assert [letter["seq"] for letter in read_letters(Disk(), tmp_path)] == list(range(1, 101))
 
 
 async def test_a_directory_that_is_gone_is_said(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ nothing waits for it: events go straight into the spool, and replay finds out wh
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from fabmon.clock import monotonic
@@ -14,6 +15,8 @@ from fabmon.spool.spool import Spool
 from fabmon.wire.event import Batch, Receipt, Sink
 
 TOO_LARGE: Final = 413
+# For the spool; past that a caller is asked to slow down, and not all the memory is filled.
+_MOST_WAITING_BYTES: Final = 64 * 1024 * 1024
 
 
 class Underway:
@@ -43,9 +46,10 @@ def forward(
 ) -> Sink:
     """A sink that answers when its events are durable: behind *send* within the time limit, else in *spool*.
 
-    Raises what the spool raises when neither can take them. When *send* is Overloaded, the events are spooled if
-    *spool_when_busy*, else the caller is asked to slow down.
+    Raises what the spool raises when neither can take them, or Overloaded when very much waits for it. When *send* is
+    Overloaded, the events are spooled if *spool_when_busy*, else the caller is asked to slow down.
     """
+    waiting_bytes = 0
 
     async def sink(batch: Batch) -> Receipt:
         request = underway.begin(len(batch.raws))
@@ -72,7 +76,18 @@ def forward(
                 # Too large together; replay finds the size that passes, the others need not wait for that.
                 if not (isinstance(error, PeerRefused) and error.status == TOO_LARGE):
                     upstream.failed(error)
-        await spool.append(batch.raws)
+        await keep(batch.raws)
         return Receipt(spooled=len(batch.raws))
+
+    async def keep(raws: Sequence[bytes]) -> None:
+        nonlocal waiting_bytes
+        size = sum(map(len, raws))
+        if waiting_bytes and waiting_bytes + size > _MOST_WAITING_BYTES:
+            raise Overloaded(f"{waiting_bytes} bytes of events wait for the disk under the spool")
+        waiting_bytes += size
+        try:
+            await spool.append(raws)
+        finally:
+            waiting_bytes -= size
 
     return sink

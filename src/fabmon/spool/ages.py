@@ -1,7 +1,7 @@
 """How long events have waited, by a clock that only grows: a step of the wall clock changes nothing while we run.
 
-Events of this process are known to a second. Of those that an earlier process left, the segment's first line says when it
-was begun; a segment takes events for a minute.
+Events of the last hour or more are known to a second. Of those before, and of what an earlier process left, the segment's
+first line says when it was begun; a segment takes events for a minute, and longer when there are many.
 """
 
 from bisect import bisect_right
@@ -11,8 +11,13 @@ from typing import Final
 from fabmon.clock import monotonic, now
 from fabmon.spool.survey import Segment
 
+# A segment takes events for this long: the age of what it holds is known as well after a restart.
+SEGMENT_SECONDS: Final = 60.0
+# The more there are, the longer: a trickle that nobody takes makes 440 segments in a day, 2,800 in a month, and the next
+# start looks at each. What has waited for days need not be known to the minute.
+_SEGMENTS_OF_A_MINUTE: Final = 100
 _MARK_SECONDS: Final = 1.0
-_MOST_MARKS: Final = 4096
+_MOST_MARKS: Final = 8192
 
 
 class Ages:
@@ -38,7 +43,7 @@ class Ages:
         if not self._marks or at - self._marks[-1][1] >= _MARK_SECONDS:
             self._marks.append((seq, at))
         if len(self._marks) > _MOST_MARKS:
-            self._marks = self._marks[::2]  # a new list: the event loop may be looking into the old one
+            self._marks = self._marks[_MOST_MARKS // 2 :]  # a new list: the event loop may be looking into the old one
 
     def forget(self, first: int) -> None:
         self._oldest.pop(first, None)
@@ -58,6 +63,7 @@ class Ages:
         """Seconds that the newest event of *segment* has waited."""
         return monotonic() - self._newest[segment.first]
 
-    def span_of_newest(self) -> float:
-        """Seconds since the newest segment was begun."""
-        return monotonic() - self._oldest.get(self._newest_first, 0.0)
+    def is_newest_old(self, segments: int) -> bool:
+        """Whether the newest of so many segments has taken events for long enough."""
+        seconds = SEGMENT_SECONDS * (1 + segments / _SEGMENTS_OF_A_MINUTE)
+        return monotonic() - self._oldest.get(self._newest_first, 0.0) > seconds

@@ -76,7 +76,7 @@ class BooksFile:
     def _replace(self, slot: bytes, generation: int) -> None:
         is_usable, self._is_usable = self._is_usable, False
         try:
-            create_durably(self._disk, self._path, slot + slot)
+            create_durably(self._disk, self._path, [slot + slot])
         except OSError:
             if not is_usable:
                 raise

@@ -5,9 +5,10 @@ the two apart. A letter that a crash left behind unbooked is known by its sequen
 written twice.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from fabmon.spool.frame import Record
 from fabmon.spool.letters import DEAD, LetterCount
 from fabmon.wire.codec import decode_object
 
+_BLOCK_BYTES: Final = 1024 * 1024
 _UNBOOKED_BYTES: Final = 32 * 1024 * 1024  # more than the letters of one batch
 
 
@@ -105,14 +107,23 @@ class DeadLetters:
         Lost books give out a sequence again: the same letter is that of the same event.
         """
         ends = {letter.record.seq: _end(letter) for letter in fresh}
-        kept = []
+        create_durably(self._disk, self._path, chain(self._without(ends), [b"".join(map(_line, fresh))]))
+
+    def _without(self, ends: Mapping[int, bytes]) -> Iterator[bytes]:
+        """What the file holds, but not the letters of *ends*, which are among its last; it may have gigabytes."""
         with suppress(FileNotFoundError), self._disk.open_read(self._path) as file:
+            rest = file.seek(0, 2) - _UNBOOKED_BYTES
+            file.seek(0)
+            while rest > 0 and (block := file.read(min(rest, _BLOCK_BYTES))):
+                rest -= len(block)
+                yield block
+            kept = []
             for line in file:
                 letter = decode_object(line)
                 end = ends.get(letter["seq"]) if letter is not None and isinstance(letter.get("seq"), int) else None
                 if line.endswith(b"\n") and not (end and line.endswith(end)):
                     kept.append(line)
-        create_durably(self._disk, self._path, b"".join([*kept, *map(_line, fresh)]))
+            yield b"".join(kept)
 
 
 def letter_lines(disk: Disk, directory: Path, last_bytes: int | None = None) -> Iterator[bytes]:
@@ -143,7 +154,7 @@ def take_out(disk: Disk, directory: Path) -> Iterator[list[bytes]]:
         before = list(lines)
         yield lines
         if lines != before:
-            create_durably(disk, directory / DEAD, b"".join(lines))
+            create_durably(disk, directory / DEAD, [b"".join(lines)])
 
 
 def _line(letter: Letter) -> bytes:

@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -50,8 +50,17 @@ class Disk:
                     info = each.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # deleted since it was listed, by the process that we look at
-                found.append(Entry(each.name, info.st_size, info.st_mtime, stat.S_ISREG(info.st_mode)))
+                found.append(_entry(each.name, info))
         return found
+
+    def entry(self, path: Path) -> Entry | None:
+        """What has this name; None when nothing has in its directory."""
+        try:
+            info = path.lstat()
+        except FileNotFoundError:
+            path.parent.stat()
+            return None
+        return _entry(path.name, info)
 
     def open_read(self, path: Path) -> BinaryIO:
         """A plain file: what else may have its name could keep a reader waiting, or never end."""
@@ -117,14 +126,19 @@ class Disk:
         return shutil.disk_usage(directory).free
 
 
-def create_durably(disk: Disk, path: Path, content: bytes) -> None:
+def _entry(name: str, info: os.stat_result) -> Entry:
+    return Entry(name, info.st_size, info.st_mtime, stat.S_ISREG(info.st_mode))
+
+
+def create_durably(disk: Disk, path: Path, blocks: Iterable[bytes]) -> None:
     """The file at *path* as a whole, in place of one that may be there: after a crash it is the old or the new."""
     temporary = path.with_name(path.name + ".new")
     with suppress(FileNotFoundError):
         disk.unlink(temporary)
     descriptor = disk.create(temporary)
     try:
-        disk.write(descriptor, content)
+        for block in blocks:
+            disk.write(descriptor, block)
         disk.fsync(descriptor)
     finally:
         disk.close(descriptor)

@@ -8,7 +8,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
@@ -27,9 +26,6 @@ from fabmon.spool.survey import Segment, last_sequence, set_aside, survey
 from fabmon.spool.writer import SegmentWriter
 
 log = Log("fabmon.spool")
-
-# A segment takes events for this long: the age of what it holds is known as well after a restart.
-SEGMENT_SECONDS: Final = 60.0
 
 
 class SpoolFiles:
@@ -77,7 +73,7 @@ class SpoolFiles:
         self._drop_expired()
         block = b"".join([write_line(self._next_seq + place, raw) for place, raw in enumerate(raws)])
         self._room_bytes = self._make_room(len(block))
-        if self._writer.is_open and self._ages.span_of_newest() > SEGMENT_SECONDS:
+        if self._writer.is_open and self._ages.is_newest_old(len(self._segments)):
             self._writer.seal()
         try:
             if self._writer.is_open:

@@ -32,8 +32,8 @@ class LetterCount:
             self.look()
 
     def state(self) -> State:
-        found = next((each for each in self._disk.list(self._path.parent) if each.name == DEAD and each.is_file), None)
-        return None if found is None else (found.size, found.modified_at)
+        found = self._disk.entry(self._path)
+        return (found.size, found.modified_at) if found is not None and found.is_file else None
 
     def look(self) -> int:
         """How many there are now, on whatever thread; raises OSError."""

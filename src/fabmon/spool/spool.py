@@ -28,6 +28,8 @@ from fabmon.spool.thread import FileThread
 T = TypeVar("T")
 # By then who was refused comes again, as he was told; nothing else may come into the spool of a site that is there.
 _REFUSAL_SECONDS: Final = 30.0
+# One write takes no more than these and one request; what comes behind shares the next.
+_GROUP_EVENTS: Final = 10_000
 _Waiting = tuple[Sequence[bytes], asyncio.Future[None]]
 
 
@@ -42,16 +44,17 @@ async def open_spool(directory: Path, limits: Limits | int, disk: Disk | None = 
         lock = lock_directory(directory)
     except OSError as error:
         raise StartError(f"FABMON_SPOOL_DIR: {directory} cannot be used: {error.strerror}") from error
-    with lock, FileThread() as thread:
-        try:
-            files = await asyncio.wrap_future(thread.ask(partial(SpoolFiles, directory, given, disk)))
-        except OSError as error:
-            raise StartError(f"FABMON_SPOOL_DIR: {directory} cannot be read: {error.strerror}") from error
-        spool = Spool(files, thread, Identity(directory))
-        try:
-            yield spool
-        finally:
-            spool.close()
+    with lock:
+        async with FileThread() as thread:
+            try:
+                files = await asyncio.wrap_future(thread.ask(partial(SpoolFiles, directory, given, disk)))
+            except OSError as error:
+                raise StartError(f"FABMON_SPOOL_DIR: {directory} cannot be read: {error.strerror}") from error
+            spool = Spool(files, thread, Identity(directory))
+            try:
+                yield spool
+            finally:
+                spool.close()
 
 
 class Spool:
@@ -69,6 +72,7 @@ class Spool:
             "",
             float("-inf"),
         )  # why the disk refused events, and when; "" once some were taken, or made room
+        self._is_closing = False
         self._ahead: Future[None] | None = None
         self._counting: asyncio.Future[None] | None = None
 
@@ -184,6 +188,7 @@ class Spool:
 
     def close(self) -> None:
         """Write what waits, and leave everything so that the next start knows exactly what was given out."""
+        self._is_closing = True
         self._thread.post(self._write_waiting)
         self._thread.post(self._files.close)
 
@@ -192,31 +197,45 @@ class Spool:
             self._files.dead.letters.look()
 
     def _hand_over(self) -> None:
-        if self._waiting:
+        if self._waiting and not self._is_closing:  # else `close` has them written
             self._thread.post(self._write_waiting)
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._thread.ask(work))
 
     def _write_waiting(self) -> None:
-        """On the thread: one write and one fsync for all that wait now."""
+        """On the thread: one write and one fsync for all that wait now; of very many, for as many as a group takes."""
+        while self._write_group():
+            if self._is_closing:
+                continue
+            with suppress(RuntimeError):  # closed since; then it is all written here
+                self._thread.post(self._write_waiting)  # behind what else was asked for
+                return
+
+    def _write_group(self) -> bool:
+        """Whether there may be more, which nobody else will write."""
         taken: list[_Waiting] = []
+        group: list[bytes] = []
         with suppress(IndexError):  # empty: no length says so for certain while the loop appends
-            while True:
+            while len(group) < _GROUP_EVENTS:
                 taken.append(self._waiting.popleft())
+                group += taken[-1][0]
         if not taken:
-            return
-        failure = self._write([raw for raws, _ in taken for raw in raws])
+            return False
+        is_full = len(group) >= _GROUP_EVENTS
+        failure = self._write(group)
         if failure is None:
             self._loop.call_soon_threadsafe(self._kept, taken)
-            self._files.make_blank()
-            self._identity.keep()
-            return
+            if not is_full:
+                self._files.make_blank()
+                self._identity.keep()
+            return is_full
         failures: list[Exception | None] = [failure] * len(taken)
         if isinstance(failure, SpoolFull) and len(taken) > 1:
             # Together they are too much; alone, one or the other may fit.
             failures = [self._write(raws) for raws, _ in taken]
         self._loop.call_soon_threadsafe(self._settle, taken, failures)
+        return is_full
 
     def _write(self, raws: Sequence[bytes]) -> Exception | None:
         try:

@@ -24,6 +24,8 @@ log = Log("fabmon.spool")
 ASIDE: Final = "set-aside"
 ID: Final = "id"
 _OURS: Final = (BOOKS, VERSION_1, DEAD, ID)
+# More than a segment of ours has; a newest one that is larger is not read to its end, however long that would take.
+_MOST_READ_BYTES: Final = 128 * 1024 * 1024
 # A segment whose first line is damaged is looked through this far for a record that fits its name.
 _LOOK_BYTES: Final = 4 * 1024 * 1024
 
@@ -68,12 +70,14 @@ def survey(disk: Disk, directory: Path) -> list[Segment]:
 def last_sequence(disk: Disk, directory: Path, segment: Segment) -> int:
     """The last sequence that the newest segment gave out.
 
-    A damaged line with its line break was one event; a rest without is a write that a crash cut short.
+    A damaged line with its line break was one event; a rest without is a write that a crash cut short. Where that cannot be
+    known, it is more than can have been given out.
     """
+    most = segment.first + segment.size // SHORTEST_LINE
     last = segment.first - 1
     places = 0
     try:
-        for _, item in read_segment(disk, path_of(directory, segment.first)):
+        for _, item in read_segment(disk, path_of(directory, segment.first), end=_MOST_READ_BYTES):
             if isinstance(item, Record):
                 last = max(last, item.seq)
                 continue
@@ -84,7 +88,11 @@ def last_sequence(disk: Disk, directory: Path, segment: Segment) -> int:
             last += item.what == "damaged"
     except OSError as error:
         log.error("spool.unreadable", file=segment.first, reason=error.strerror)
-        return max(last, segment.first + segment.size // SHORTEST_LINE)
+        return max(last, most)
+    if segment.size > _MOST_READ_BYTES:
+        segment.damaged = True
+        log.error("spool.larger_than_any", file=segment.first, bytes=segment.size, action="its end is not looked at")
+        return max(last, most)
     if places > 1:
         log.warning("spool.damaged_in_places", file=path_of(directory, segment.first).name, places=places)
     return last

@@ -4,6 +4,7 @@ A ThreadPoolExecutor would do, but what it spends for each call on a future, its
 twentieth of what a group of events costs.
 """
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -18,20 +19,23 @@ T = TypeVar("T")
 
 
 class FileThread:
-    """A context: leaving it waits until all that was given is done."""
+    """An async context: leaving it waits until all that was given is done; the event loop, and with it signals, go on."""
 
     def __init__(self) -> None:
         self._work: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="spool", daemon=True)
         self.is_closed = False
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    async def __aexit__(self, *_: object) -> None:
+        """A disk that hangs may hold this up for ever: whoever cancels it leaves the thread to its work."""
+        last = self.ask(lambda: None)
         self.is_closed = True
         self._work.put(None)
+        await asyncio.wrap_future(last)
         self._thread.join()
 
     def post(self, work: Callable[[], object]) -> None:

@@ -43,12 +43,14 @@ class SegmentWriter:
     def begin(self, first: int, block: bytes) -> int:
         """A new file, durable with its name, that holds its header and *block*; returns its size. Raises OSError."""
         path = path_of(self._directory, first)
-        if any(entry.name == path.name for entry in self._disk.list(self._directory)):
-            # Left by a write that failed; what it holds was never acknowledged.
-            self._disk.unlink(path)
         content = write_header(first, now().timestamp()) + block
         self._durable_bytes = self._file_bytes = self._last_block_bytes = 0
-        self._descriptor = self._disk.create(path)
+        try:
+            self._descriptor = self._disk.create(path)
+        except FileExistsError:
+            # Left by a write that failed; what it holds was never acknowledged.
+            self._disk.unlink(path)
+            self._descriptor = self._disk.create(path)
         try:
             self._disk.write(self._descriptor, content)
             with SPOOL_FSYNC_SECONDS.time():
