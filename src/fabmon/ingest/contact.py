@@ -13,9 +13,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fabmon.clock import monotonic
+from fabmon.clock import monotonic, now
 from fabmon.errors import BadParameter, Forbidden, Overloaded, StoreUnavailable
 from fabmon.httpd.body import read_body
 from fabmon.httpd.bound import allowed_sites
@@ -25,7 +25,16 @@ from fabmon.store.schema import Schema
 from fabmon.store.sidecars import Heard, write_contacts
 from fabmon.tasks import beside
 from fabmon.version import __version__
-from fabmon.wire.contact import AGE_HEADER, CONTACT, ID_HEADER, PENDING_HEADER, Contact
+from fabmon.wire.contact import (
+    AGE_HEADER,
+    CLOCK_HEADER,
+    CONTACT,
+    ID_HEADER,
+    PENDING_HEADER,
+    SAID_AT_HEADER,
+    Contact,
+    read_clock,
+)
 from fabmon.wire.ids import read_uuid
 
 _FLUSH_SECONDS: Final = 1.0
@@ -33,6 +42,12 @@ _BODY_LIMIT_BYTES: Final = 4096
 # More than a site has; past that somebody invents them.
 _MOST_WAITING: Final = 10_000
 
+# As long as a sidecar waits for an answer to its word.
+_USUAL_JOURNEY_SECONDS: Final = 2.0
+_LONGEST_JOURNEY_SECONDS: Final = 366 * 86_400.0
+
+_CLOCK: Final = CLOCK_HEADER.encode()
+_SAID_AT: Final = SAID_AT_HEADER.encode()
 _ID: Final = ID_HEADER.encode()
 _PENDING: Final = PENDING_HEADER.encode()
 _AGE: Final = AGE_HEADER.encode()
@@ -45,7 +60,7 @@ class Contacts:
         self._heard: dict[str, Heard] = {}
 
     def heard(self, id: str, at: float, contact: Contact) -> None:
-        """*at*: when it began to speak; what it took since then is not in its word.
+        """*at*: when it composed its word; what it took since then is not in it.
 
         Raises Overloaded when more sidecars than can be are heard at once.
         """
@@ -94,8 +109,9 @@ def contact_routes(contacts: Contacts, site_id: str | None) -> list[Route]:
             raise BadParameter("body", str(error)) from None
         if not _may_speak(site_id or contact.site_id):
             raise Forbidden("the token is not for this sidecar's site")
-        contacts.heard(str(id), at, contact)
-        return Response(status_code=204)
+        said_at = read_clock(request.headers.get(SAID_AT_HEADER))
+        contacts.heard(str(id), _composed_at(at, said_at), contact)
+        return Response(status_code=204, headers={CLOCK_HEADER: _clock().decode()})
 
     return [Route("/v1/ingest/sidecars/{id}", say, methods=["POST"])]
 
@@ -117,11 +133,32 @@ class _Hearing:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         at = monotonic()
-        await self._app(scope, receive, send)
-        # Behind the answer: only who may send events is heard here, and the batch is stored by now.
+
+        async def send_with_clock(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (_CLOCK, _clock())]
+            await send(message)
+
         headers = dict(scope["headers"])
+        await self._app(scope, receive, send_with_clock if _ID in headers else send)
+        # Behind the answer: only who may send events is heard here, and the batch is stored by now.
         if _ID in headers and _may_speak(self._site_id):
             _hear(self._contacts, at, headers)
+
+
+def _clock() -> bytes:
+    return b"%.6f" % now().timestamp()
+
+
+def _composed_at(arrived_at: float, said_at: float | None) -> float:
+    """When a word was composed, by our monotonic clock; of one that does not say, as early as may be usual.
+
+    A clock that was set, or another `local`'s that is ahead, is put right by the next word.
+    """
+    if said_at is None:
+        return arrived_at - _USUAL_JOURNEY_SECONDS
+    ago_seconds = now().timestamp() - said_at
+    return min(arrived_at, monotonic() - min(ago_seconds, _LONGEST_JOURNEY_SECONDS))
 
 
 def _may_speak(site_id: str | None) -> bool:
@@ -136,7 +173,7 @@ def _hear(contacts: Contacts, at: float, said: dict[bytes, bytes]) -> None:
         id = str(read_uuid("id", said[_ID].decode("ascii")))
         age = said.get(_AGE)
         contact = msgspec.convert({"pending": int(said[_PENDING]), "oldest_pending_age_s": age and float(age)}, Contact)
-        contacts.heard(id, at, contact)
+        contacts.heard(id, _composed_at(at, read_clock(said.get(_SAID_AT, b"").decode("latin-1"))), contact)
     except (BadParameter, Overloaded, KeyError, ValueError):
         return
 

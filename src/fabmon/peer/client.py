@@ -8,7 +8,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import msgspec
@@ -19,10 +19,11 @@ from fabmon.logs import REQUEST_LINES
 from fabmon.peer.backoff import asked_to_wait
 from fabmon.peer.body import Array, packed
 from fabmon.peer.credentials import Credentials
+from fabmon.peer.receipt import RECEIPTS, read_receipt
 from fabmon.peer.tls import handshake_failure
 from fabmon.trace import Carried, current, joined
 from fabmon.version import __version__
-from fabmon.wire.codec import decode_object
+from fabmon.wire.contact import CLOCK_HEADER, read_clock
 from fabmon.wire.event import Rejection
 
 # 10,000 jobs with all they carry; an endless answer must end somewhere.
@@ -35,10 +36,6 @@ SILENCE_SECONDS: Final = 30.0
 _ROUNDED_FROM_SECONDS: Final = 1e9
 _TRY_AGAIN: Final = frozenset({408, 425, 429})  # and all from 500 on
 _MOST_IDS_SAID: Final = 200
-_ALL_REFUSED: Final = 422
-_RECEIPTS: Final = (200, 207, _ALL_REFUSED)
-# What became of a batch, as the receipt of a site, or of another sidecar, says it.
-_PARTS: Final = ("stored", "duplicates", "spooled", "forwarded")
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -46,6 +43,7 @@ class Sent(msgspec.Struct, frozen=True):
 
     rejected: Sequence[Rejection] = ()
     status: int | None = None
+    clock: float | None = None  # the peer's, when it answered
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -53,6 +51,7 @@ class Answer(msgspec.Struct, frozen=True):
     content_type: str
     body: bytes
     asked_to_wait_seconds: float = 0.0
+    clock: float | None = None
 
 
 @asynccontextmanager
@@ -116,9 +115,9 @@ class Peer:
             body, headers = short, {**(headers or {}), "content-encoding": "gzip"}
         path = "/v1/ingest/events:batch"
         answer = await self._ask("POST", path, timeout_seconds, body, headers=headers, requests=requests)
-        if answer.status in _RECEIPTS and (rejected := _receipt(answer, len(raws))) is not None:
-            return Sent(rejected, answer.status)
-        said = f"{self.url} answered {answer.status}" + (" without a receipt" if answer.status in _RECEIPTS else "")
+        if answer.status in RECEIPTS and (rejected := read_receipt(answer.status, answer.body, len(raws))) is not None:
+            return Sent(rejected, answer.status, answer.clock)
+        said = f"{self.url} answered {answer.status}" + (" without a receipt" if answer.status in RECEIPTS else "")
         if answer.status in _TRY_AGAIN or answer.status < 400 or answer.status >= 500:
             raise PeerUnavailable(said, answer.status, answer.asked_to_wait_seconds)
         raise PeerRefused(said, answer.status)
@@ -127,9 +126,9 @@ class Peer:
         """The peer's answer to a question, whatever its status; raises PeerUnavailable when there is none."""
         return await self._ask("GET", path, self._at_most(timeout_seconds), query=query)
 
-    async def post(self, path: str, body: bytes, timeout_seconds: float) -> Answer:
+    async def post(self, path: str, body: bytes, timeout_seconds: float, headers: Mapping[str, str]) -> Answer:
         """The peer's answer, whatever its status; raises PeerUnavailable when there is none."""
-        return await self._ask("POST", path, timeout_seconds, body)
+        return await self._ask("POST", path, timeout_seconds, body, headers=headers)
 
     async def stream(
         self, path: str, query: Sequence[tuple[str, str]], headers: Mapping[str, str], head_timeout_seconds: float
@@ -237,7 +236,8 @@ class Peer:
             ) as response:
                 content = await _read_bounded(response)
                 said = response.headers
-                return Answer(response.status, said.get("content-type", ""), content, asked_to_wait(said))
+                kind_said, clock = said.get("content-type", ""), read_clock(said.get(CLOCK_HEADER))
+                return Answer(response.status, kind_said, content, asked_to_wait(said), clock)
         except TimeoutError as error:
             raise PeerUnavailable(f"{self.url} gave no answer within {timeout_seconds:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -273,27 +273,3 @@ async def _refusal(response: aiohttp.ClientResponse) -> bytes:
         return error.partial
     finally:
         response.close()
-
-
-def _receipt(answer: Answer, count: int) -> Sequence[Rejection] | None:
-    """Which of *count* events were rejected; None when the answer is no receipt, or contradicts itself."""
-    receipt = decode_object(answer.body)
-    if receipt is None or not isinstance(items := receipt.get("rejected"), list):
-        return None
-    parts = [part for name in _PARTS if isinstance(part := receipt.get(name), int)]
-    is_whole = not parts or sum(parts) + len(items) == count
-    if receipt.get("ok") is not (not items) or not is_whole or (answer.status == _ALL_REFUSED and len(items) != count):
-        return None
-    return _rejections(items, count)
-
-
-def _rejections(items: Sequence[Any], count: int) -> Sequence[Rejection]:
-    if not items:
-        return ()
-    try:
-        rejected = msgspec.convert(items, list[Rejection])
-    except msgspec.ValidationError as error:
-        raise PeerUnavailable(f"the answer is none of a fabmon: {error}") from error
-    if any(not 0 <= each.index < count for each in rejected):
-        raise PeerUnavailable("the answer rejects an event that was not sent")
-    return rejected

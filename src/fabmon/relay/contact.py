@@ -21,7 +21,7 @@ from fabmon.spool.spool import Spool
 from fabmon.tasks import beside
 from fabmon.version import __version__
 from fabmon.wire.codec import encode
-from fabmon.wire.contact import AGE_HEADER, ID_HEADER, PENDING_HEADER, Contact
+from fabmon.wire.contact import AGE_HEADER, ID_HEADER, PENDING_HEADER, SAID_AT_HEADER, Contact
 
 log = Log("fabmon.relay")
 
@@ -40,6 +40,19 @@ class Speaker:
         self._spool = spool
         self._underway = underway
         self._site_id = site_id
+        self._clock: tuple[float, float] | None = None  # the site's, and ours when we heard it
+
+    def hears(self, clock: float | None) -> None:
+        """The site answered, and said its time."""
+        if clock is not None:
+            self._clock = clock, monotonic()
+
+    def said_at(self) -> Mapping[str, str]:
+        """When a word is composed, in the site's time or a little before: for a header that goes with it."""
+        if self._clock is None:
+            return {}
+        clock, heard_at = self._clock
+        return {SAID_AT_HEADER: f"{clock + monotonic() - heard_at:.6f}"}
 
     @property
     def pending(self) -> int:
@@ -47,8 +60,9 @@ class Speaker:
 
     def headers(self, own: int = 0) -> Mapping[str, str]:
         """What goes with a batch of *own* fresh events: once the site has heard it, it has these."""
+        said_at = self.said_at()
         self.said_pending = max(0, self.pending - own)
-        headers = {ID_HEADER: self.id, PENDING_HEADER: str(self.said_pending)}
+        headers = {ID_HEADER: self.id, PENDING_HEADER: str(self.said_pending), **said_at}
         age = self._oldest_age() if self.said_pending else None
         return headers if age is None else {**headers, AGE_HEADER: f"{age:.3f}"}
 
@@ -78,14 +92,14 @@ async def keep_contact(speaker: Speaker, peer: Peer, upstream: Upstream, ask: As
     """
     async with beside("contact", _tell(speaker, peer, upstream, ask)):
         yield
-    await _is_heard(speaker, peer, speaker.word(last=True), _LAST_WORD_SECONDS)
+    await _is_heard(speaker, peer, _LAST_WORD_SECONDS, last=True)
 
 
 async def _tell(speaker: Speaker, peer: Peer, upstream: Upstream, ask: Ask) -> None:
     told_at = float("-inf")
     while True:
         if monotonic() - told_at >= CONTACT_SECONDS or (speaker.said_pending and not speaker.pending):
-            if not await _is_heard(speaker, peer, speaker.word(), _TIMEOUT_SECONDS) and upstream.state == "ok":
+            if not await _is_heard(speaker, peer, _TIMEOUT_SECONDS) and upstream.state == "ok":
                 await _ask(upstream, ask)
             told_at = monotonic()
         await asyncio.sleep(_LOOK_SECONDS)
@@ -101,11 +115,13 @@ async def _ask(upstream: Upstream, ask: Ask) -> None:
             upstream.failed(error)
 
 
-async def _is_heard(speaker: Speaker, peer: Peer, contact: Contact, timeout_seconds: float) -> bool:
+async def _is_heard(speaker: Speaker, peer: Peer, timeout_seconds: float, *, last: bool = False) -> bool:
+    said_at, word = speaker.said_at(), encode(speaker.word(last=last))
     try:
-        answer = await peer.post(f"/v1/ingest/sidecars/{speaker.id}", encode(contact), timeout_seconds)
+        answer = await peer.post(f"/v1/ingest/sidecars/{speaker.id}", word, timeout_seconds, said_at)
     except PeerUnavailable:
         return False
+    speaker.hears(answer.clock)
     if answer.status != 204:
         log.debug("contact.refused", status=answer.status)
     return answer.status == 204

@@ -65,12 +65,15 @@ async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
         async def send(group: Group) -> Outcome:
             headers = speaker.headers(len(group.raws))
             sent = await peer.send_batch(group.raws, settings.forward_timeout_s, headers, group.requests)
+            speaker.hears(sent.clock)
             return Outcome(rejected={why.index: why for why in sent.rejected})
 
         async def deliver(raws: Sequence[bytes], patience_seconds: float) -> Sent:
             # A backlog's batch is larger than a fresh one, and nobody waits for it.
             patience = max(patience_seconds, settings.forward_timeout_s) if raws else patience_seconds
-            return await peer.send_batch(raws, patience, speaker.headers())
+            sent = await peer.send_batch(raws, patience, speaker.headers())
+            speaker.hears(sent.clock)
+            return sent
 
         async def health() -> dict[str, Any]:
             return {
