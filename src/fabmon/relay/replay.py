@@ -1,9 +1,9 @@
 """The spool's way out: oldest first, acknowledged only after the other side has stored it.
 
 An event that the other side refuses for good goes to the dead letters, its neighbours arrive; where the answer refuses the
-request, it is the event's fault if others pass between one refusal and the next. When everything is refused (an expired token,
-a wrong URL), or most of a backlog (a wrong site id, a clock that is off), nothing is given up: the spool waits until that is
-mended, or until the other side takes a fresh event, which shows that it is the backlog's fault.
+request, it is the event's fault if others pass between one refusal and the next. When everything is refused (an expired
+token, a wrong URL), or most of a backlog (a wrong site id, a clock that is off), nothing is given up: the spool waits until
+that is mended, or until the other side takes a fresh event, which shows that it is the backlog's fault.
 """
 
 import asyncio
