@@ -1,5 +1,5 @@
 -- name: write_contacts
--- The newest word of each; times are the database's, so that it does not matter which local heard it.
+-- The newest word of each, by when it was composed; times are the database's, so that it does not matter which local heard it.
 -- in: contacts json, an array, at most one per id
 insert into sidecar as old (id, site_id, host, version, contact_at, pending, oldest_pending_at, stopped)
 select
@@ -18,11 +18,12 @@ on conflict (id) do update set
     site_id = coalesce(excluded.site_id, old.site_id),
     host = coalesce(excluded.host, old.host),
     version = coalesce(excluded.version, old.version),
-    contact_at = excluded.contact_at,
+    contact_at = greatest(excluded.contact_at, old.contact_at),
     pending = excluded.pending,
     oldest_pending_at = excluded.oldest_pending_at,
     stopped = excluded.stopped
-where excluded.contact_at >= old.contact_at;
+-- One that stopped and speaks is back, though its first word may be dated before its last: it knew no time of ours yet.
+where excluded.contact_at >= old.contact_at or (old.stopped and not excluded.stopped);
 
 -- name: read_sidecars
 -- holds_back_since: what it holds is not older; of one that is silent it is assumed since its last contact.

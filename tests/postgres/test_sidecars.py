@@ -60,6 +60,19 @@ async def test_a_silent_sidecar_is_assumed_to_hold_back_since_its_last_contact(p
     assert await until(pool) < 5
 
 
+async def test_one_that_stopped_and_speaks_again_is_back_though_its_first_word_is_dated_before(pool: Pool) -> None:
+    """A first word knows no time of the site's, and is dated two seconds back."""
+    for word in (Contact(0), Contact(0, stopped=True)):
+        await write_contacts(pool, [Heard(A, monotonic(), word)])
+    await write_contacts(pool, [Heard(A, monotonic() - 2, Contact(3, 60.0))])
+    [item] = await read_sidecars(pool)
+    assert (item["state"], item["pending"], 61 < await until(pool) < 66) == ("holding", 3, True)
+    await write_contacts(pool, [Heard(A, monotonic() - 1, Contact(0))])
+    assert [each["state"] for each in await read_sidecars(pool)] == ["holding"]  # older than what is known
+    await write_contacts(pool, [Heard(A, monotonic(), Contact(0))])
+    assert [each["state"] for each in await read_sidecars(pool)] == ["ok"]
+
+
 async def test_one_that_stopped_with_events_holds_them_back(pool: Pool) -> None:
     await write_contacts(pool, [Heard(A, monotonic(), Contact(3, 50.0, site_id="fab1", host="etch-07", stopped=True))])
     assert 49 < await until(pool) < 55

@@ -164,8 +164,8 @@ def test_a_time_is_understood_as_the_table_shows_it(monkeypatch: pytest.MonkeyPa
         assert moment("2026-10-19T12:00Z") == "2026-10-19T12:00:00+00:00"
         today = f"{datetime.now():%Y-%m-%d}"
         assert moment("7:30") == moment("07:30") == f"{today}T07:30:00+02:00"
-        assert [moment(text) for text in (None, "", "2026", "yesterday", "7:3", "1:", "0001-01-01")] == [
-            None, "", "2026", "yesterday", "7:3", "1:", "0001-01-01",
+        assert [moment(text) for text in (None, "", "2026", "yesterday", "7:3", "1:", ":", "0001-01-01")] == [
+            None, "", "2026", "yesterday", "7:3", "1:", ":", "0001-01-01",
         ]  # fmt: skip
     finally:
         monkeypatch.undo()

@@ -1,5 +1,6 @@
 """Events that the site refuses for good: they become dead letters and stop no other; what only seemed so does not."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -95,9 +96,16 @@ async def test_what_is_never_said_of_an_event_gives_up_none(tmp_path: Path, stat
         assert (it.letters(), it.site.numbers) == ([], set(range(30)))
 
 
+async def test_two_servers_that_take_turns_and_of_which_one_refuses_give_up_nothing(tmp_path: Path) -> None:
+    turns = itertools.cycle([Answer(status=403, body=b""), Answer()])
+    async with running(tmp_path, 5, lambda _: next(turns)) as it:
+        await it.drained()
+        assert (it.letters(), it.site.numbers) == ([], set(range(5)))
+
+
 async def test_one_chance_in_between_proves_nothing(tmp_path: Path) -> None:
-    """The event and the next pass by turns, twice; what is refused a third time would have been a dead letter."""
-    answers = iter([False, False, True, False, True, False])
+    """Of the batch, the event and another by turns the other passes, twice; then all do."""
+    answers = iter([False, False, True, False, False, True, False])
 
     def behave(_: list[Event]) -> Answer:
         return Answer() if next(answers, True) else Answer(status=403, body=b"")

@@ -3,11 +3,13 @@
 import asyncio
 import threading
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from fabmon.errors import StartError
 from fabmon.spool import spool as spool_module
 from fabmon.spool.disk import Disk
 from fabmon.spool.spool import open_spool
@@ -94,6 +96,40 @@ async def test_a_disk_that_hangs_holds_up_the_end_and_not_the_event_loop(tmp_pat
     goes_on.set()
     await asyncio.wait_for(holding, 10)
     await kept[0]
+
+
+async def test_the_directory_is_held_until_the_last_of_the_work_also_when_nobody_waits_for_it(tmp_path: Path) -> None:
+    goes_on = threading.Event()
+    held = asyncio.Event()
+
+    class Hanging(Disk):
+        def fsync(self, descriptor: int) -> None:
+            if held.is_set():
+                goes_on.wait(30)
+            super().fsync(descriptor)
+
+    async def hold() -> None:
+        async with open_spool(tmp_path, LIMIT, Hanging()) as spool:
+            held.set()
+            spool.append(raws(1))
+
+    holding = asyncio.create_task(hold())
+    await held.wait()
+    await asyncio.sleep(0.1)
+    holding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await holding
+    with pytest.raises(StartError, match="in use"):
+        async with open_spool(tmp_path, LIMIT):
+            pass
+    goes_on.set()
+    async with asyncio.timeout(10):
+        while True:
+            with suppress(StartError):
+                async with open_spool(tmp_path, LIMIT) as spool:
+                    assert await contents(spool) == raws(1)
+                    return
+            await asyncio.sleep(0.02)
 
 
 async def test_a_group_takes_so_many_events_and_all_of_them_are_kept_in_order(

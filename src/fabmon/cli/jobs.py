@@ -147,8 +147,8 @@ def _show(items: list[dict[str, Any]], what: str) -> None:
 
 
 def _key(item: dict[str, Any]) -> str:
-    """Of a subjob both: a wafer's number alone is every lot's."""
-    return " ".join(str(part) for part in (item["job_key"], item.get("sub_key")) if part)
+    """Of a subjob both, its own first, as the end may be cut: a wafer's number alone is every lot's."""
+    return " ".join(str(part) for part in (item.get("sub_key"), item["job_key"]) if part)
 
 
 def _status(item: dict[str, Any]) -> Text:

@@ -41,7 +41,7 @@ def moment(text: str | None) -> str | None:
     try:
         is_time_of_day = ":" in text[:3]  # 7:30 or 07:30
         at = datetime.fromisoformat(
-            f"{datetime.now():%Y-%m-%d}T{'0' * (text[1] == ':')}{text}" if is_time_of_day else text
+            f"{datetime.now():%Y-%m-%d}T{'0' * (text[1:2] == ':')}{text}" if is_time_of_day else text
         )
         return (at if at.tzinfo else at.astimezone()).isoformat()
     except (ValueError, OverflowError):

@@ -93,13 +93,17 @@ async def drain(directory: Path, url: str, tell: Tell | None) -> None:
 
 
 async def _until_it_stays(spool: Spool, upstream: Upstream) -> None:
-    """Until nothing is pending, or what is has not become less for a while, because the site does not take it."""
-    pending, since, said = spool.pending, monotonic(), ""
-    while spool.pending and (upstream.pause is None or monotonic() - since < _GIVE_UP_SECONDS):
+    """Until nothing is pending, or the site has taken nothing for a while although it was asked again."""
+    pending, said = spool.pending, ""
+    paused_at = tried_until = float("inf")
+    while spool.pending and monotonic() < tried_until:
         await asyncio.sleep(0.05)
-        if spool.pending < pending:
-            pending, since = spool.pending, monotonic()
-        if upstream.pause and upstream.why != said:
+        if upstream.pause is None or spool.pending < pending:
+            pending, paused_at, tried_until = spool.pending, float("inf"), float("inf")
+            continue
+        paused_at = min(paused_at, monotonic())
+        tried_until = max(paused_at, upstream.not_before) + _GIVE_UP_SECONDS
+        if upstream.why != said:
             said = upstream.why
             print(f"fabmon: {said}; trying again", file=sys.stderr)
 

@@ -5,7 +5,9 @@ whole is refused, and no repetition of it would do better).
 """
 
 import asyncio
+import errno
 import os
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -252,7 +254,9 @@ def _plainly(error: Exception) -> str:
     if not isinstance(error, aiohttp.ClientConnectorError):
         return f"{type(error).__name__}: {error}"
     said = error.os_error
-    return os.strerror(said.errno) if said.errno and said.errno > 0 else said.strerror or str(said)
+    if (number := said.errno or 0) in errno.errorcode and not isinstance(said, socket.gaierror):
+        return os.strerror(number)
+    return said.strerror or str(said)
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

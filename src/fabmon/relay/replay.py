@@ -50,7 +50,7 @@ _POISON_STATUS: Final = 500
 _POISON_TRIES: Final = 5
 # What is never said of an event: the token is wrong, the URL, or the form.
 _OF_THE_WAY: Final = frozenset({401, 404, 405, 415})
-# So often another event has to pass between two refusals: of two servers behind one address it may be one that refuses.
+# So often another event has to pass between refusals: of two servers behind one address it may be one that refuses.
 _PROOFS: Final = 3
 
 
@@ -202,16 +202,18 @@ class _Replay:
                 return False
             self._upstream.is_back(monotonic())
             self._pace.delivered()
-            try:
-                # Once more: what was refused in general may have been mended before the other was tried.
-                sent = await self._send([record])
-            except (PeerRefused, PeerUnavailable) as again:
-                if again.status != error.status:
-                    raise
-                error, self._stuck = again, (record.seq, monotonic())
-            else:
-                await self._settle([record], {why.index: why for why in sent.rejected}, sent.status)
-                return True
+            # Again: what was refused in general may have been mended before the other was tried. And not once by turns with
+            # the other, or two servers behind one address that take turns would each get the same one every time.
+            for _ in range(random.randint(2, 3)):  # noqa: S311 - spread, not secrecy
+                try:
+                    sent = await self._send([record])
+                except (PeerRefused, PeerUnavailable) as again:
+                    if again.status != error.status:
+                        raise
+                    error, self._stuck = again, (record.seq, monotonic())
+                else:
+                    await self._settle([record], {why.index: why for why in sent.rejected}, sent.status)
+                    return True
         code = "body_too_large" if error.status == TOO_LARGE else "refused"
         await self._settle([record], {0: Rejection(0, code, str(error))}, error.status)
         return True

@@ -59,7 +59,7 @@ class SpoolFiles:
         return self._next_seq - 1 - self.books.acknowledged
 
     def oldest_pending_age(self) -> float | None:
-        """Seconds that the oldest pending event has waited, to a second; after a restart at most a minute too much."""
+        """Seconds that the oldest pending event has waited; how exactly is said in ages.py."""
         if not self.pending:
             return None
         return self._ages.age_of(self.books.acknowledged + 1, tuple(self._segments))

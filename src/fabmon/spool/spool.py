@@ -44,8 +44,8 @@ async def open_spool(directory: Path, limits: Limits | int, disk: Disk | None = 
         lock = lock_directory(directory)
     except OSError as error:
         raise StartError(f"FABMON_SPOOL_DIR: {directory} cannot be used: {error.strerror}") from error
-    with lock:
-        async with FileThread() as thread:
+    async with FileThread() as thread:
+        try:
             try:
                 files = await asyncio.wrap_future(thread.ask(partial(SpoolFiles, directory, given, disk)))
             except OSError as error:
@@ -55,6 +55,8 @@ async def open_spool(directory: Path, limits: Limits | int, disk: Disk | None = 
                 yield spool
             finally:
                 spool.close()
+        finally:
+            thread.post(lock.close)  # behind the last of the work, also where nobody waits for that
 
 
 class Spool:

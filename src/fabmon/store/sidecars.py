@@ -16,7 +16,7 @@ from fabmon.wire.contact import Contact
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """A sidecar's word, and the monotonic time at which it came."""
+    """A sidecar's word, and the monotonic time at which it was composed."""
 
     id: str
     at: float
