@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,8 +18,10 @@ from uuid import uuid4
 
 import pytest
 
+from fabmon.cli import ask as ask_module
 from fabmon.cli.ask import _connection
 from fabmon.cli.screen import duration, local_time, moment, said, shown
+from fabmon.errors import StartError
 from fabmon.roles.described import CENTRAL
 from fabmon.unsent.lost import lost_event
 from tests.fixtures.roles import Service, StartRole, free_port
@@ -194,14 +197,20 @@ def test_another_kind_of_api_is_named(local: Service, make_role: StartRole) -> N
     assert fabmon("jobs", "--url", local.url, "--job", str(uuid4())).stdout == "no subjobs match\n"
 
 
-def test_an_api_that_keeps_silent_is_said_to_be_waited_for() -> None:
+def test_an_api_that_keeps_silent_is_said_to_be_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ask_module, "_SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(ask_module, "_TIMEOUT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        words = [sys.executable, "-m", "fabmon", "jobs", "--url", url]
-        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as asking:
-            assert asking.stderr is not None
-            assert asking.stderr.readline() == f"fabmon: still waiting for {url}\n"
-            asking.kill()
+        with pytest.raises(StartError, match="does not answer: timed out"):
+            ask_module.fetch(url, "/v1/jobs", {})
+        assert capsys.readouterr().err == f"fabmon: still waiting for {url}\n"
+    with asked_server() as (url, _):
+        ask_module.fetch(url, "/v1/jobs", {})
+        time.sleep(0.2)
+        assert capsys.readouterr().err == ""
 
 
 def test_times_and_durations_are_said_in_the_units_of_their_size() -> None:

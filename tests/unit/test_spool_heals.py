@@ -153,10 +153,10 @@ async def test_letters_that_a_site_took_before_it_failed_are_known() -> None:
 async def test_replay_gets_past_what_is_refused_and_a_site_that_is_busy_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_send, "_GIVE_UP_SECONDS", 1.9)
+    monkeypatch.setattr(spool_send, "_GIVE_UP_SECONDS", 2.5)
     async with open_spool(tmp_path, LIMIT) as spool:
         await spool.append([b'{"n":%d}' % number for number in range(50)])
-    busy = iter([Answer(status=503, headers={"retry-after": "2"}, body=b"")])
+    busy = iter([Answer(status=503, headers={"retry-after": "3"}, body=b"")])
     told: list[Mapping[str, int]] = []
     async with open_site() as site:
 
