@@ -132,6 +132,19 @@ def test_every_rule_has_its_code_alone_and_in_a_batch(local: Service) -> None:
     assert local.get("/v1/jobs").json["count"] == 0
 
 
+@pytest.mark.one_lane
+def test_a_word_that_is_none_of_the_few_is_refused_with_them(local: Service) -> None:
+    for part, field, words in (
+        ("event", "kind", "started, progress, "),
+        ("event", "status", "running, "),
+        ("entity", "type", "job, subjob"),
+    ):
+        event = event_dict()
+        event[part][field] = "startd"
+        detail = local.post(ONE, _json(event)).json["detail"]
+        assert detail.startswith(f"{part}.{field}: Invalid enum value 'startd'; it is one of {words}"), detail
+
+
 def test_metadata_nested_64_deep_with_brackets_in_its_text_is_taken(local: Service) -> None:
     metadata = {"a": "@" + "[" * 61 + "]" * 61 + "@", "b": "[{" * 100, "c": 'x"[[' * 50}
     assert local.post(BATCH, b"[" + _json(event_dict(metadata=metadata)) + b"]").json["stored"] == 1

@@ -124,6 +124,7 @@ _EVENTS = msgspec.json.Decoder(list[Event])
 _LATEST_YEAR: Final = datetime(9999, 12, 30, tzinfo=UTC)
 _EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
 _PATH: Final = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+_CHOICES: Final = {"event.kind": tuple(STATUS_OF_KIND), "event.status": STATUSES, "entity.type": ("job", "subjob")}
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NO_BRACKET: Final = re.compile(rb"[^][{}]+")
 _ONE_KIND: Final = bytes.maketrans(b"[]", b"{}")
@@ -265,6 +266,8 @@ def _bad_event(message: str) -> BadEvent:
         where = f"{path}." if path else ""
         return BadEvent(f"{where}{what.rpartition('`')[0].rpartition('`')[2]} is missing", "missing_field")
     detail = f"{path or 'the event'}: {what}"
+    if path in _CHOICES:
+        detail += f"; it is one of {', '.join(_CHOICES[path])}"
     if "length <=" in what:
         return BadEvent(detail, "too_many_metrics" if path == "event.metrics" else "too_long")
     if not path:
