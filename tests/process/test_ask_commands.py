@@ -191,7 +191,12 @@ def test_another_kind_of_api_is_named(local: Service, make_role: StartRole) -> N
         assert (done.returncode, "which a local or central API has" in done.stderr) == (1, True), done.stderr
     assert "is no central API" in fabmon("jobs", "--url", local.url, "--site", "fab1").stderr
     unknown = fabmon("job", str(uuid4()), "--url", local.url)
+    assert "no job" in unknown.stderr
     assert "is known here" in unknown.stderr
+    of_subjob = life(parent=str(uuid4()), sub_key="wafer-07")
+    local.send(of_subjob)
+    subjob = fabmon("job", of_subjob[0]["entity"]["id"], "--url", local.url).stdout
+    assert {"wafer-07", "started", "finished", of_subjob[0]["entity"]["parent_id"]} <= set(subjob.split())
     both = fabmon("jobs", "--url", local.url, "--json", "--csv")
     assert (both.returncode, both.stdout, "one of the two" in both.stderr) == (2, "", True)
     assert fabmon("jobs", "--url", local.url, "--job", str(uuid4())).stdout == "no subjobs match\n"

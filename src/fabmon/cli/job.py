@@ -19,17 +19,27 @@ _LATER = ("job_id", "app_id", "status", "metadata", "metrics", "started_at", "en
 
 def job(
     wanted: Annotated[
-        str, typer.Argument(metavar="ID|KEY", help="The job's id, or its key, such as a lot: the newest job of it.")
+        str,
+        typer.Argument(metavar="ID|KEY", help="The id of a job or subjob, or a job's key, such as a lot."),
     ],
     url: Annotated[str, typer.Option(help="Local or central API; else FABMON_URL says which.")] = "",
     site: Annotated[str | None, typer.Option(help="The site, when URL is a central API.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Job, events and subjobs as JSON.")] = False,
 ) -> None:
     """Show one job: what it is, what happened, its subjobs."""
-    path = f"/v1/jobs/{_id_of(wanted, url, site)}"
-    found = decode_object(fetch(url, path, {"site": site})) or {}
+    id = _id_of(wanted, url, site)
+    path = f"/v1/jobs/{id}"
+    try:
+        found = decode_object(fetch(url, path, {"site": site})) or {}
+    except StartError as error:
+        if not str(error).startswith("404: no job"):
+            raise
+        path = f"/v1/subjobs/{id}"
+        found = _subjob(url, path, site, error)
     events = (decode_object(fetch(url, path + "/events", {"site": site, "limit": 1000})) or {}).get("items", [])
-    subjobs = (decode_object(fetch(url, path + "/subjobs", {"site": site, "limit": 1000})) or {}).get("items", [])
+    subjobs = []
+    if "subjob_id" not in found:
+        subjobs = (decode_object(fetch(url, path + "/subjobs", {"site": site, "limit": 1000})) or {}).get("items", [])
     if as_json:
         json.dump({"job": found, "events": events, "subjobs": subjobs}, sys.stdout)
         print()
@@ -39,6 +49,14 @@ def job(
     console.print(_events(events, found))
     if subjobs:
         console.print(_subjobs(subjobs))
+
+
+def _subjob(url: str, path: str, site: str | None, no_job: StartError) -> dict[str, Any]:
+    """An id that is no job's may be a subjob's."""
+    try:
+        return decode_object(fetch(url, path, {"site": site})) or {}
+    except StartError:
+        raise no_job from None
 
 
 def _id_of(wanted: str, url: str, site: str | None) -> str:
