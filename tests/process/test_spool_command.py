@@ -57,6 +57,23 @@ async def _fill(directory: Path) -> None:
         await opened.acknowledge(2, [Letter(records[1], "wrong_site", "this is site fab1", 207, 2, now(), now())])
 
 
+async def test_what_a_program_sent_forges_no_line_and_stops_no_terminal(tmp_path: Path) -> None:
+    async with open_spool(tmp_path, LIMIT) as opened:
+        await opened.append([event_bytes(business_key="Gr\u00fc\u00dfe\nFAKE\x1b[2J"), event_bytes()])
+        [record, _] = await opened.read(2)
+        await opened.acknowledge(1, [Letter(record, "x", "a\x1b]0;b\x07\nc", 422, 1, now(), now())])
+        await opened.append([record.raw])
+    words = [sys.executable, "-m", "fabmon", "spool"]
+    for command in (["ls"], ["dead", "ls"]):
+        done = subprocess.run(
+            [*words, *command, "--dir", str(tmp_path)],
+            capture_output=True, timeout=30, check=True, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        )  # fmt: skip
+        assert len(done.stdout.splitlines()) == (2 if command == ["ls"] else 1), done
+        assert b"\x1b" not in done.stdout
+        assert b"FAKE" in done.stdout
+
+
 def test_reading_commands_change_nothing(filled: Path) -> None:
     before = files(filled)
     found = stat(filled)
@@ -96,9 +113,9 @@ def test_every_command_answers_in_json(filled: Path, local: Service) -> None:
     assert (letter["number"], letter["status"], letter["event"]["entity"]["business_key"]) == (1, 207, "LOT-1")
     assert json.loads(spool("dead", "ls", *there)) == letter
     kept = spool("replay", "--keep", *there, "--url", local.url)
-    assert json.loads(kept) == {"sent": 3, "refused": 0}
+    assert json.loads(kept) == {"sent": 3, "refused": 0, "unreadable": 0}
     sent = spool("replay", *there, "--url", local.url)
-    assert json.loads(sent) == {"delivered": 3, "dead_letters": 0, "left": 0}
+    assert json.loads(sent) == {"delivered": 3, "dead_letters": 0, "set_aside": 0, "left": 0}
     assert json.loads(spool("dead", "retry", "1", *there, "--url", local.url)) == {"chosen": 1, "accepted": 1}
     assert json.loads(spool("dead", "drop", "--all", *there)) == {"dropped": 0}
     assert json.loads(spool("verify", *there))["findings"] == 0
@@ -107,7 +124,7 @@ def test_every_command_answers_in_json(filled: Path, local: Service) -> None:
 def test_a_backlog_that_is_refused_ends_with_1(filled: Path, make_role: StartRole, database_url: str) -> None:
     local = make_role("local", FABMON_DATABASE_URL=database_url, FABMON_SITE_ID="another").start()
     told = spool("replay", "--json", "--dir", str(filled), "--url", local.url, code=1)
-    assert json.loads(told) == {"delivered": 0, "dead_letters": 3, "left": 0}
+    assert json.loads(told) == {"delivered": 0, "dead_letters": 3, "set_aside": 0, "left": 0}
     assert stat(filled)["dead_letters"] == 4
     told = spool("dead", "retry", "2", "--json", "--dir", str(filled), "--url", local.url, code=1)
     assert json.loads(told) == {"chosen": 1, "accepted": 0}

@@ -104,6 +104,25 @@ def test_a_second_signal_ends_it_at_once(local: Service) -> None:
             assert local.wait() == -signal.SIGKILL
 
 
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://", "is no URL"),
+        ("http://[::1", "is no URL"),
+        ("http://h:99999", "is no URL"),
+        ("http://h/?a=b", "is no URL"),
+        ("http://localhost:18000 ", "is no URL"),
+        ("http://bob:hunter2@127.0.0.1:1/", "is no URL"),
+        ("http://LOCALHOST:8123", "is this sidecar itself"),
+        ("http://[::1]:8123/", "is this sidecar itself"),
+    ],
+)
+def test_a_local_url_that_could_never_deliver_stops_the_start(tmp_path: Path, url: str, says: str) -> None:
+    done = fabmon("serve", "--role", "sidecar", "--port", "8123", FABMON_LOCAL_URL=url, FABMON_DATA_DIR=str(tmp_path))
+    assert (done.returncode, says in done.stderr, "hunter2" in done.stderr) == (2, True, False), done.stderr
+    assert done.stderr.strip().count("\n") == 0
+
+
 def test_config_shows_where_a_value_comes_from_and_hides_secrets() -> None:
     settings = {"FABMON_TOKEN": "hunter2", "FABMON_FORWARD_TIMEOUT_S": "1.5", "COLUMNS": "200"}
     shown = fabmon("config", "--role", "sidecar", **settings)

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fabmon.cli import spool_send
-from fabmon.cli.spool_send import drain, send_letters
+from fabmon.cli.spool_send import drain, send_copy, send_letters
 from fabmon.clock import monotonic, now
 from fabmon.errors import SpoolFailed, SpoolFull, StartError
 from fabmon.peer.client import open_peer
@@ -24,6 +25,7 @@ from fabmon.spool.disk import Disk
 from fabmon.spool.frame import Record
 from fabmon.spool.identity import read_id
 from fabmon.spool.limits import Limits
+from fabmon.spool.look import look
 from fabmon.spool.spool import open_spool
 from tests.fixtures.disk import mounted_disk
 from tests.fixtures.roles import eventually_async
@@ -167,8 +169,34 @@ async def test_replay_gets_past_what_is_refused_and_a_site_that_is_busy_for_a_mo
         site.behave = behave
         with pytest.raises(StartError, match="1 events were refused"):
             await drain(tmp_path, site.url, told.append)
-        assert told == [{"delivered": 49, "dead_letters": 1, "left": 0}]
+        assert told == [{"delivered": 49, "dead_letters": 1, "set_aside": 0, "left": 0}]
         assert site.numbers == set(range(50)) - {7}
+
+
+async def test_replay_sends_what_is_old_and_says_what_could_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy that is to be rescued is not given up for the age bound of a sidecar."""
+    monkeypatch.setenv("FABMON_SPOOL_MAX_AGE_S", "60")
+    async with open_spool(tmp_path, LIMIT) as spool:
+        await spool.append([b'{"n":%d}' % number for number in range(10)])
+    (segment,) = tmp_path.glob("*.segment")
+    lines = segment.read_bytes().splitlines(keepends=True)
+    lines[0] = re.sub(rb"\d+\n$", b"1000000000\n", lines[0])
+    lines[3] = lines[3].replace(b'"n"', b'"N"')
+    segment.write_bytes(b"".join(lines))
+    os.utime(segment, (1e9, 1e9))
+    told: list[Mapping[str, int]] = []
+    async with open_site() as site:
+        with pytest.raises(StartError, match="1 could not be read"):
+            await send_copy(look(tmp_path), site.url, told.append)
+        with pytest.raises(StartError, match="1 events are set aside"):
+            await drain(tmp_path, site.url, told.append)
+        assert site.numbers == set(range(10)) - {2}
+    assert told == [
+        {"sent": 9, "refused": 0, "unreadable": 1},
+        {"delivered": 9, "dead_letters": 0, "set_aside": 1, "left": 0},
+    ]
 
 
 async def test_replay_ends_when_the_site_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The command `fabmon`. One module per command group; `run` is found before anything heavy is imported."""
 
 import errno
+import io
 import os
 import sys
 
@@ -14,6 +15,10 @@ def main() -> None:
         code = run(sys.argv[2:])
         os._exit(code)  # all is done and kept; to take the interpreter down would be a sixth of an empty program's time
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # a key in another script than the terminal's is no reason to stop
     from fabmon.cli.app import app_for
     from fabmon.errors import FabmonError, SettingsError
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from fabmon.cli.spool_options import Dir, Json, Url, print_line, spool_directory, summary
+from fabmon.cli.spool_options import Dir, Json, Url, in_a_line, print_line, spool_directory, summary
 from fabmon.cli.spool_send import send_letters
 from fabmon.errors import StartError
 from fabmon.spool.dead import letter_lines, take_out
@@ -36,7 +36,7 @@ def ls(directory: Dir = None, as_json: Json = False) -> None:
         status = f" ({letter['status']})" if letter.get("status") else ""
         tries = f" after {letter['attempts']} tries" if letter.get("attempts", 1) != 1 else ""
         why = f"{letter.get('code')}{status}: {letter.get('detail', '')}{tries}"
-        print(f"{number:>6} {letter.get('at', '')} {why}; {summary(letter.get('event'))}")
+        print(f"{number:>6} {letter.get('at', '')} {in_a_line(why)}; {summary(letter.get('event'))}")
 
 
 @app.command()

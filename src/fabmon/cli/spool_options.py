@@ -33,7 +33,12 @@ def summary(event: object) -> str:
     )
     key = entity.get("sub_key") or entity.get("business_key") or ""
     facts = (happening.get("at"), happening.get("kind"), entity.get("type"), entity.get("id"), source.get("name"), key)
-    return " ".join(map(str, facts)).rstrip()
+    return in_a_line(" ".join(map(str, facts)).rstrip())
+
+
+def in_a_line(text: str) -> str:
+    """What programs and sites sent, for a terminal: no control character gets there, which could forge a line."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 def print_line(value: object) -> None:

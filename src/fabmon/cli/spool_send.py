@@ -17,8 +17,8 @@ from fabmon.peer.credentials import credentials_of
 from fabmon.relay.replay import MOST_BYTES, replay
 from fabmon.relay.upstream import Upstream
 from fabmon.settings import SidecarSettings, load
-from fabmon.spool.limits import limits_of
-from fabmon.spool.look import View, pending
+from fabmon.spool.limits import Limits
+from fabmon.spool.look import View, look, pending
 from fabmon.spool.spool import Spool, open_spool
 
 Tell = Callable[[Mapping[str, int]], None]
@@ -60,36 +60,46 @@ async def send_copy(view: View, url: str, tell: Tell | None) -> None:
             refused += len(rejected)
             for why in rejected:
                 print(f"refused: {why.code}: {why.detail}", file=sys.stderr)
+    # Beside a live sidecar some may be gone because they were delivered meanwhile.
+    is_as_it_was = look(view.directory).books.acknowledged == view.books.acknowledged
+    unread = view.pending - count - refused if is_as_it_was else 0
     if tell:
-        tell({"sent": count, "refused": refused})
+        tell({"sent": count, "refused": refused, "unreadable": unread})
     else:
         print(f"{count} sent; the spool is as it was")
-    if refused:
-        raise StartError(f"{refused} events were refused")
+    if refused or unread:
+        raise StartError(f"{refused} events were refused, {unread} could not be read")
 
 
 async def drain(directory: Path, url: str, tell: Tell | None) -> None:
     """Send what is pending and acknowledge it; *tell* as above. Raises StartError when something is left, or refused."""
     settings = load(SidecarSettings, os.environ)
     upstream = Upstream(url or settings.local_url)
-    async with open_spool(directory, limits_of(settings)) as spool, _peer(url) as peer:
+    # Whoever sends a spool by hand wants what is in it, however old that is.
+    limits = Limits(settings.spool_max_bytes)
+    async with open_spool(directory, limits) as spool, _peer(url) as peer:
 
         async def deliver(raws: Sequence[bytes], patience_seconds: float) -> Sent:
             return await peer.send_batch(raws, patience_seconds)
 
-        before = spool.books.delivered, spool.books.dead
+        before = msgspec.structs.replace(spool.books, dropped=dict(spool.books.dropped))
         async with replay(spool, deliver, upstream, share=1.0):
             await _until_it_stays(spool, upstream)
-        delivered, dead = spool.books.delivered - before[0], spool.books.dead - before[1]
+        delivered, dead = spool.books.delivered - before.delivered, spool.books.dead - before.dead
+        unread = spool.books.set_aside - before.set_aside
         if tell:
-            tell({"delivered": delivered, "dead_letters": dead, "left": spool.pending})
+            tell({"delivered": delivered, "dead_letters": dead, "set_aside": unread, "left": spool.pending})
         else:
-            print(f"{delivered} delivered, {dead} dead letters")
+            print(f"{delivered} delivered, {dead} dead letters" + (f", {unread} set aside" if unread else ""))
+        if unread:
+            print(f"fabmon: {unread} events could not be read; what is left of them is in set-aside", file=sys.stderr)
         if spool.pending:
             left = f"{spool.pending} events left: {upstream.why}"
             raise StartError(left)
         if dead:
             raise StartError(f"{dead} events were refused; see `fabmon spool dead ls`")
+        if unread:
+            raise StartError(f"{unread} events are set aside")
 
 
 async def _until_it_stays(spool: Spool, upstream: Upstream) -> None:

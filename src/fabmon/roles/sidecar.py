@@ -5,11 +5,13 @@ accept -> group commit -> peer (the site's Local API)
 """
 
 import platform
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fabmon import metrics
+from fabmon.errors import SettingsError
 from fabmon.httpd.access import open_access
 from fabmon.httpd.app import build_app
 from fabmon.httpd.bound import within_sites
@@ -30,13 +32,15 @@ from fabmon.relay.replay import replay
 from fabmon.relay.report import refresh_metrics, spool_health, upstream_health
 from fabmon.relay.upstream import Upstream
 from fabmon.roles.doors import SIDECAR
-from fabmon.sdk.address import Address
+from fabmon.sdk.address import Address, read_address
 from fabmon.settings import SidecarSettings
 from fabmon.spool.limits import limits_of
 from fabmon.spool.spool import open_spool
 from fabmon.version import __version__
 from fabmon.wire.event import BATCH_LIMIT_BYTES, BATCH_LIMIT_EVENTS, Batch, Receipt, Sink
 
+_HERE = {"localhost", "127.0.0.1", "::1"}
+_EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - to compare with
 _IN_FLIGHT = 4
 _BOUNDS = Bounds(
     group_events=BATCH_LIMIT_EVENTS,
@@ -50,6 +54,7 @@ _BOUNDS = Bounds(
 
 @asynccontextmanager
 async def open_sidecar(settings: SidecarSettings) -> AsyncIterator[Role]:
+    _refuse_bad_url(settings)
     access = open_access(settings.tokens_file, settings.site_id or None)
     credentials = credentials_of(settings)
     upstream = Upstream(settings.local_url)
@@ -115,6 +120,25 @@ def _bytes_only(sink: Sink) -> Sink:
         return await sink(batch)
 
     return on
+
+
+def _refuse_bad_url(settings: SidecarSettings) -> None:
+    """What could never deliver stops the start; so does a sidecar that would deliver to itself, over and over.
+
+    Nor is a password taken in a URL, which is shown in health and log: FABMON_TOKEN is for that.
+    """
+    url = settings.local_url
+    shown = re.sub(r"//[^/]*@", "//...@", url)[:200]
+    try:
+        address = read_address(url)
+    except SettingsError:
+        raise SettingsError(f"FABMON_LOCAL_URL: {shown!r} is no URL such as http://localhost:18000") from None
+    if any(each in url for each in "?# "):
+        raise SettingsError(f"FABMON_LOCAL_URL: {shown!r} is no URL such as http://localhost:18000")
+    hosts = {settings.host} | (_HERE if settings.host in _HERE | _EVERYWHERE else set())
+    is_own_host = address.host.lower() in hosts and address.port == settings.port
+    if is_own_host and address.secure == bool(settings.tls_cert):
+        raise SettingsError(f"FABMON_LOCAL_URL: {url} is this sidecar itself")
 
 
 def _own_addresses(settings: SidecarSettings) -> set[str]:
