@@ -57,12 +57,16 @@ async def _fill(directory: Path) -> None:
         await opened.acknowledge(2, [Letter(records[1], "wrong_site", "this is site fab1", 207, 2, now(), now())])
 
 
-async def test_what_a_program_sent_forges_no_line_and_stops_no_terminal(tmp_path: Path) -> None:
-    async with open_spool(tmp_path, LIMIT) as opened:
+async def _fill_with_control_characters(directory: Path) -> None:
+    async with open_spool(directory, LIMIT) as opened:
         await opened.append([event_bytes(business_key="Gr\u00fc\u00dfe\nFAKE\x1b[2J"), event_bytes()])
         [record, _] = await opened.read(2)
         await opened.acknowledge(1, [Letter(record, "x", "a\x1b]0;b\x07\nc", 422, 1, now(), now())])
         await opened.append([record.raw])
+
+
+def test_what_a_program_sent_forges_no_line_and_stops_no_terminal(tmp_path: Path) -> None:
+    asyncio.run(_fill_with_control_characters(tmp_path))
     words = [sys.executable, "-m", "fabmon", "spool"]
     for command in (["ls"], ["dead", "ls"]):
         done = subprocess.run(

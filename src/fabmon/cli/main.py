@@ -16,9 +16,8 @@ def main() -> None:
         os._exit(code)  # all is done and kept; to take the interpreter down would be a sixth of an empty program's time
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # a key in another script than the terminal's is no reason to stop
+        # A key in another script than the terminal's is no reason to stop.
+        sys.stdout.reconfigure(errors="backslashreplace")
     from fabmon.cli.app import app_for
     from fabmon.errors import FabmonError, SettingsError
 
